@@ -29,7 +29,9 @@ class GoldenSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    coco: str = Field(description="URL of the true boxes, in COCO's format (instances.json)")
+    coco: str = Field(
+        description="URL of the true boxes, in COCO's format (instances.json); read, as the images, with credentials.source"
+    )
     images: str = Field(description="folder URL of the pictures, which the file's file_name is relative to")
     sample: int = Field(
         200, ge=1, description="pictures checked in a run, the same ones each time, spread over categories"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Self
+from typing import Annotated, Self
 
 import pathspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -39,7 +39,7 @@ class ListingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prefixes: tuple[str, ...] = Field(
+    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="folders or single images: paths, file://, s3://, gs://, az://, http:// or any other fsspec URL"
     )
     include: tuple[str, ...] = Field((), description="patterns an image must match one of; empty: every image")

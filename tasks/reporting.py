@@ -161,8 +161,9 @@ def print_statuses(output: str, statuses: Sequence[RunStatus]) -> None:
         console.print(f"no runs in {output} yet")
         return
     table = Table(title=f"Runs in {output}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("run", "state", "why"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("run", "state"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("why", overflow="fold")
     for heading in ("images", "boxes etc.", "not labelled", "shards left"):
         table.add_column(heading, justify="right")
     for status in statuses:
@@ -179,6 +180,12 @@ def print_statuses(output: str, statuses: Sequence[RunStatus]) -> None:
             f"{status.shards_left:,}",
         )
     console.print(table)
+    for status in statuses:
+        if status.state == HELD:
+            console.print(
+                f"{status.counts['images']:,} images wait in held run {status.plan.run_id}: `prelabel promote|discard JOB {status.plan.run_id} --why …`",
+                soft_wrap=True,
+            )
 
 
 def print_scores(console: Console, scores: Scores, unmapped: Sequence[str] = ()) -> None:

@@ -58,6 +58,12 @@ def written(generated: Sequence[Any]) -> str:
     )
 
 
+def text_looks_like_tokens(generated: Sequence[Any]) -> bool:
+    """Whether ordinary text, in one item or across several, reads like a special token or a coordinate: then the answer as text is another one."""
+    tokens = sum(isinstance(item, int) or "special" in item for item in generated)
+    return len(_LOOKS_LIKE_TOKENS.findall(written(generated))) != tokens
+
+
 def differences(document: Mapping[str, Any]) -> list[str]:
     """What decodes otherwise than a document of cases says, a line each, beginning with the case's name; empty if all is as it should be."""
     found: list[str] = []
@@ -68,11 +74,7 @@ def differences(document: Mapping[str, Any]) -> list[str]:
         generated, finish = case["generated"], case.get("finish_reason", "stop")
         by_ids = decode([Answer(encode(generated), None, finish, prompt, *size)], vocabulary(), at=at)
         found += [f"{case['name']} (by ids): {line}" for line in _compare(case, by_ids, at)]
-        if not any(
-            _LOOKS_LIKE_TOKENS.search(item["text"])
-            for item in generated
-            if isinstance(item, Mapping) and "text" in item
-        ):
+        if not text_looks_like_tokens(generated):
             by_text = decode_text([TextAnswer(written(generated), finish, prompt, *size)], at=at)
             found += [f"{case['name']} (by text): {line}" for line in _compare(case, by_text, at)]
     return found

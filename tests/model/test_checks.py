@@ -85,6 +85,12 @@ def test_scores_are_those_of_the_pairs() -> None:
     assert 0 <= low < 0.4 < high <= 1
 
 
+def test_scores_do_not_depend_on_how_the_images_were_sharded() -> None:
+    said = {key: [("dog", NEAR if key in "ace" else BESIDE)] * (1 + (key == "b")) for key in "abcdef"}
+    rows = checks(said, {key: [("dog", BOX)] for key in "abcdef"})
+    assert score_checks(rows.take([3, 1, 5, 0, 4, 2])) == score_checks(rows)
+
+
 def test_the_threshold_matters() -> None:
     scores = score_checks(checks({"a": [("dog", NEAR)]}, {"a": [("dog", BOX)]}))
     assert scores.micro.f1 == (1.0,) * 9 + (0.0,)
