@@ -41,7 +41,8 @@ def prelabel(job: LabelJob, limit: int | None = None, retry_failed: bool = False
             reports.append(_finish(job, ledger, unfinished, limit))
         if not reports or (reports[-1].outcome != "partial" and limit is None):
             reports.append(_label_new(job, ledger, question, limit, retry_failed, stop))
-        return [*(replace(report, unmapped=unmapped) for report in reports), *waiting]
+        licence = question.files.licence
+        return [*(replace(report, unmapped=unmapped, licence=licence) for report in reports), *waiting]
 
 
 def _label_new(

@@ -23,7 +23,7 @@ from tasks.draining import drain_on_signals
 from tasks.fetching import fetch_images
 from tasks.labelling import stream_shards
 from tasks.preparing import load_engine
-from tasks.progress import show_progress
+from tasks.progress import announce, show_progress
 from tasks.sources import Sources
 
 COMMITTING_AT_ONCE = 2  # more would only fight over the CPU with the fetching threads
@@ -76,6 +76,7 @@ def label_shards(job: LabelJob, run_id: str, limit: int | None = None) -> Shards
     def golden(shard: Shard) -> list[ImageRecord]:
         return [image.record for image in sample.of_shard(shard.index, plan.shards)]
 
+    announce(f"loading {question.files.name} into {job.engine.kind}")
     worker, attempt = f"{socket.gethostname()}:{os.getpid()}", secrets.token_hex(6)
     with drain_on_signals() as stop, closing(load_engine(question, job.engine)) as engine:
         started = time.monotonic()

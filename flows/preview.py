@@ -13,8 +13,9 @@ from tasks.sources import Sources
 
 
 def preview_run(job: LabelJob, *, limit: int | None, retry_failed: bool) -> Preview:
-    """Lists and compares; loads no engine and stores nothing. Raises Drained when stopped."""
+    """Lists and compares; loads no engine and stores nothing. Raises Drained when stopped, and GoldenSetError."""
     question = job.question()
+    job.golden_sample()  # looked up only for its mistakes to be said now
     ledger = Ledger.open(job.output, job.credentials.output)
     unfinished = ledger.open_plan(question.generation)
     skipped = SkipCounts()
@@ -35,6 +36,7 @@ def preview_run(job: LabelJob, *, limit: int | None, retry_failed: bool) -> Prev
         dict(skipped),
         unfinished,
         len(ledger.shards_left(unfinished)) if unfinished else 0,
+        question.files.licence,
     )
 
 

@@ -19,7 +19,7 @@ class NothingPromotedError(ValueError):
 def publish(job: LabelJob) -> tuple[Push, ...]:
     """Pushes the current view of all promoted runs; a sink that holds it already is left alone. A failed sink is a Push with its error."""
     view = current_view(Ledger.open(job.output, job.credentials.output))
-    facts, load = _facts(job, view), image_loader(job.credentials.source)
+    facts, load = _facts(job, view), image_loader(job.credentials.source, job.fetching.max_pixels)
     pushes = []
     for sink in job.sinks:
         state = push_task(sink, job.credentials.output, view, facts, load, return_state=True)
@@ -32,7 +32,7 @@ def publish(job: LabelJob) -> tuple[Push, ...]:
 def write_report(job: LabelJob, run_id: str | None, page: Path) -> None:
     """Writes the gallery of the current view, or of one finished run, to a file. Raises UnknownRunError, NothingPromotedError."""
     view = current_view(Ledger.open(job.output, job.credentials.output), run=run_id)
-    write_gallery(page, view, _facts(job, view), image_loader(job.credentials.source))
+    write_gallery(page, view, _facts(job, view), image_loader(job.credentials.source, job.fetching.max_pixels))
 
 
 def _facts(job: LabelJob, view: View) -> JobFacts:

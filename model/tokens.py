@@ -1,6 +1,7 @@
 """Rex-Omni's vocabulary: which ids are coordinates, which mark up an answer, and what text the others stand for. Knows nothing of shapes."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,10 @@ class Vocabulary:
     def from_tokenizer_file(cls, path: Path, *, embedding_rows: int) -> "Vocabulary":
         """Reads a tokenizer.json (byte-level BPE) and checks that <0> … <999> are 1000 distinct single ids below embedding_rows, and that the marks exist.
 
-        Raises TokenizerError where they are not, as when they were added to a tokenizer instead of put in place of its last ids.
+        Raises TokenizerError where they are not, or have other ids than the file says, as when they were added to a tokenizer instead of put in place of its last ids.
         """
         tokenizer = Tokenizer.from_file(str(path))
+        stated = {token["content"]: token["id"] for token in json.loads(path.read_text("utf-8")).get("added_tokens", ())}
         added = tokenizer.get_added_tokens_decoder()
         rows = max(embedding_rows, 1 + max(tokenizer.get_vocab(with_added_tokens=True).values()))
         pieces = [b""] * rows
@@ -55,6 +57,7 @@ class Vocabulary:
             pieces[index] = _bytes_of(word)
         for index, token in added.items():
             pieces[index] = token.content.encode()
+        _check_stated_ids(tokenizer, stated)
         coordinate_ids = _checked_coordinates(tokenizer, embedding_rows)
         return cls.from_pieces(pieces, coordinate_ids, [index for index, token in added.items() if token.special])
 
@@ -107,6 +110,17 @@ class Vocabulary:
         return b"".join([self.pieces[index] for index in known]).decode(errors="replace")
 
 
+def _check_stated_ids(tokenizer: Tokenizer, stated: Mapping[str, int]) -> None:
+    """Raises TokenizerError for a coordinate or mark whose id is not the stated one: loading numbers added tokens anew where a word has an id already or one is missing."""
+    for name in (*(f"<{value}>" for value in range(BINS)), *_MARKS):
+        loaded = tokenizer.token_to_id(name)
+        if stated.get(name, loaded) != loaded:
+            raise TokenizerError(
+                f"{name} has id {loaded}, not {stated[name]} as the file says, which is {tokenizer.id_to_token(stated[name])!r}: the ids would mean other "
+                "coordinates to the model; take the checkpoint's own tokenizer"
+            )
+
+
 def _checked_coordinates(tokenizer: Tokenizer, embedding_rows: int) -> list[int]:
     names = [f"<{value}>" for value in range(BINS)]
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(names, add_special_tokens=False)]
@@ -117,9 +131,7 @@ def _checked_coordinates(tokenizer: Tokenizer, embedding_rows: int) -> list[int]
         raise TokenizerError(
             f"{len(split)} of the coordinates <0> … <999> are not one token of their own, first {split[0]}; take the checkpoint's own tokenizer"
         )
-    ids = [encoding[0] for encoding in encoded]
-    if len(set(ids)) != BINS:
-        raise TokenizerError(f"the coordinates <0> … <999> share ids: {len(set(ids))} ids for {BINS}")
+    ids = [encoding[0] for encoding in encoded]  # distinct, since each stands for its own name
     if max(ids) >= embedding_rows:
         raise TokenizerError(
             f"<{ids.index(max(ids))}> has id {max(ids)}, but the model has only {embedding_rows} embedding rows: the tokenizer is of another model"

@@ -26,6 +26,11 @@ Item = TypeVar("Item")
 Advance = Callable[[], None]  # one image more is through; may be called from any thread
 
 
+def announce(what: str) -> None:
+    """Says on standard error what takes a while now and cannot be counted."""
+    print(f"{what} …", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def show_progress(what: str, total: int | None) -> Iterator[Advance]:
     """A counter of images on standard error, shown until the block ends. total None: not known beforehand."""

@@ -1,6 +1,5 @@
 """Pushing a view to one of the job's sinks, unless the sink was given this very view before and still holds it."""
 
-import io
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from PIL import Image
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from model.image_size import ImageLimits
 from sinks.base import Sink
 from sinks.coco import CocoSettings, CocoSink
 from sinks.dataset.ledger import Ledger
@@ -24,8 +24,11 @@ from sinks.dataset.store import open_store
 from sinks.gallery import PAGE as GALLERY_PAGE
 from sinks.gallery import GallerySettings, GallerySink, ImageUnavailableError, JobFacts, LoadImage
 from tasks.checking import read_checks, scores_of
+from tasks.pictures import decode_image
 from tasks.retrying import StorageError
 from tasks.sources import Sources
+
+_AS_STORED = ImageLimits(min_pixels=1, max_pixels=1 << 62, factor=1)  # fits any picture to its own size
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,8 @@ def _note(states: Sequence[RunState]) -> str:
     return latest.why
 
 
-def image_loader(credentials: str | None) -> LoadImage:
-    """Reads an image of any key for showing. It raises ImageUnavailableError where that cannot be done, with the reason."""
+def image_loader(credentials: str | None, max_pixels: int) -> LoadImage:
+    """Reads an image of any key for showing, decoded and turned as for the model but at its own size. It raises ImageUnavailableError, with the reason, where it cannot."""
     sources = Sources(credentials)
 
     def load(key: str) -> Image.Image:
@@ -122,7 +125,10 @@ def image_loader(credentials: str | None) -> LoadImage:
             data, _ = sources.read(ImageRecord(key, "", 0, ""))
         except StorageError as error:
             raise ImageUnavailableError(str(error)) from error
-        return Image.open(io.BytesIO(data))
+        picture = decode_image(data, _AS_STORED, max_pixels=max_pixels)
+        if picture.pixels is None:
+            raise ImageUnavailableError(picture.error or "it cannot be decoded")
+        return Image.fromarray(picture.pixels)
 
     return load
 

@@ -43,6 +43,7 @@ class RunReport:
     pushes: tuple[Push, ...] = ()
     scores: Scores | None = None  # None: not judged, or without golden images
     unmapped: tuple[str, ...] = ()  # categories of the golden sets that the job does not ask for
+    licence: str | None = None  # of the model, where users must know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Preview:
     skipped: Mapping[str, int]
     unfinished: Plan | None
     shards_left: int
+    licence: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def add_counts(markers: Iterable[Marker]) -> dict[str, int]:
 def print_summary(report: RunReport) -> None:
     """The end of a run, on standard output."""
     console = Console(markup=False, highlight=False)
-    console.print(f"{report.outcome}: {report.sentence}", style="bold", soft_wrap=True)
+    console.print(report.sentence[:1].upper() + report.sentence[1:], style="bold", soft_wrap=True)
     table = _table()
     if report.run_id:
         table.add_row("run", report.run_id)
@@ -110,6 +112,8 @@ def print_summary(report: RunReport) -> None:
         table.add_row(
             "speed", f"{report.images / report.seconds:.1f} images/s over {report.seconds:.1f} s ({report.engine})"
         )
+    if report.licence:
+        table.add_row("licence", report.licence)
     table.add_row("dataset", report.output)
     for push in report.pushes:
         table.add_row(
@@ -141,6 +145,8 @@ def print_preview(preview: Preview) -> None:
     console = Console(markup=False, highlight=False)
     table = _table()
     table.add_row("model", preview.model)
+    if preview.licence:
+        table.add_row("licence", preview.licence)
     for prompt in preview.prompts:
         table.add_row("asks", escape(prompt))
     for name, text in _planned_rows(preview.planned, preview.skipped):
@@ -163,23 +169,23 @@ def print_statuses(output: str, statuses: Sequence[RunStatus]) -> None:
     table = Table(title=f"Runs in {output}", title_justify="left", box=None, pad_edge=False)
     for heading in ("run", "state"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for heading in ("images", "boxes etc.", "not labelled", "shards left"):
+    for heading in ("images", "shapes", "not labelled", "shards left"):
         table.add_column(heading, justify="right")
     for status in statuses:
         bad = status.counts.get(UNREADABLE, 0) + status.counts.get(FAILED, 0)
-        why = status.why if status.same_question else f"{status.why} (another question than the job's present one)"
         done = f"{status.counts.get('images', 0):,} of {status.plan.images:,}"
         table.add_row(
             status.plan.run_id,
             status.state,
-            why,
             done,
             f"{status.counts.get('annotations', 0):,}",
             f"{bad:,}",
             f"{status.shards_left:,}",
         )
     console.print(table)
+    for status in statuses:
+        other = "" if status.same_question else " (it asked something else than the job does now)"
+        console.print(f"{status.plan.run_id}: {status.why}{other}", soft_wrap=True)
     for status in statuses:
         if status.state == HELD:
             console.print(

@@ -104,6 +104,8 @@ class Shapes:
 class Decoded:
     """What answers say, as columns. prompt: (answers,) index into prompts. flags: (answers,) bits of Flag. dropped: (answers,) shapes left out.
 
+    phrases: as said, stripped, each once. sizes_px: (answers, 2) width and height of the oriented images.
+
     outcomes, outcome_counts: for each phrase that each answer's prompt asks for, index into OUTCOMES and the number of shapes, with outcome_offsets (answers + 1,).
     token_ids, logprobs: the answers as they came; empty where they came as text.
     """

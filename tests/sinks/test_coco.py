@@ -13,8 +13,8 @@ import pytest
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from pycocotools.coco import COCO
 
-import sinks.coco
-from sinks.coco import CocoSettings, CocoSink, CocoTargetError, common_folder, file_name, source_folders
+from sinks.coco import CocoSettings, CocoSink, CocoTargetError, instances
+from sinks.coco.instances import common_folder, file_name, source_folders
 from sinks.files import put_file
 from tests.servers.seaweedfs import SeaweedFS
 from tests.sinks.made_views import MadeView, image, outcomes, shape, table
@@ -225,7 +225,7 @@ def test_an_image_and_its_shapes_keep_their_ids_among_others() -> None:
 
 
 def test_colliding_ids_are_resolved_the_same_way_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks.coco, "ID_BITS", 6)
+    monkeypatch.setattr(instances, "ID_BITS", 6)
     images = [image(f"{PHOTOS}{n:02d}.jpg") for n in range(40)]
     shapes = [shape(row["image_key"]) for row in images]
     stores = MemoryStore(), MemoryStore()
@@ -301,7 +301,7 @@ def test_a_push_that_dies_leaves_the_former_export_whole(monkeypatch: pytest.Mon
             raise BrokenStoreError
         put_file(*arguments)
 
-    monkeypatch.setattr(sinks.coco, "put_file", put_twice_then_die)
+    monkeypatch.setattr(instances, "put_file", put_twice_then_die)
     with pytest.raises(BrokenStoreError):
         sink(store, images_per_file=2).push(MadeView(images, [shape(row["image_key"]) for row in images]))
     assert read(store, "instances.index.json") == index

@@ -14,7 +14,8 @@ import pytest
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from PIL import Image, ImageDraw
 
-from sinks.gallery import GallerySettings, GallerySink, ImageUnavailableError, JobFacts, thumbnail_url
+from sinks.gallery import GallerySettings, GallerySink, ImageUnavailableError, JobFacts
+from sinks.gallery.page import thumbnail_url
 from tests.servers.chromium import find_chromium, screenshot
 from tests.sinks.made_views import MadeView, image, shape
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from sinks.gallery_selection import select_pictures
+from sinks.gallery.selection import select_pictures
 from tests.sinks.made_views import MadeView, image, shape, table
 
 KEYS = [f"s3://archive/{number:03d}.jpg" for number in range(40)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sinks.stable_ids import ID_BITS, IdSurvey, StableIds, hash_ids
+from sinks.coco.stable_ids import ID_BITS, IdSurvey, StableIds, hash_ids
 
 TEXTS = [f"s3://archive/{number:04d}.jpg" for number in range(200)]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.coordinates import bins_to_pixels
 from model.decoding import FLAGS, GEOMETRIES, OUTCOMES, Answer, Flag, TextAnswer, decode, decode_text
 from model.prompts import KEYPOINT_NAMES, TASKS, Prompt
-from tests.decode_cases import differences, encode, vocabulary, written
+from tests.decode_cases import differences, encode, text_looks_like_tokens, vocabulary, written
 
 FINISHES: tuple[Literal["stop", "length"], ...] = ("stop", "length")
 CASES = Path(__file__).parents[2] / "cases" / "decode.json"
@@ -300,6 +300,19 @@ def test_answers_of_all_tasks_in_one_call_equal_each_alone():
 def test_no_answers():
     decoded = decode([], vocabulary())
     assert len(decoded.shapes.answer) == len(decoded.flags) == 0
+
+
+@pytest.mark.parametrize(
+    ("items", "looks"),
+    [
+        ([{"text": "<12> <|box_start|>"}], True),
+        ([{"text": "<1"}, {"text": "2>"}], True),
+        ([{"text": "<|box"}, {"text": "_end|>"}, 7], True),
+        ([{"special": "box_start"}, 12, {"text": " <b> "}, {"text": "<"}, 34, {"special": "box_end"}], False),
+    ],
+)
+def test_text_that_looks_like_tokens_is_noticed_across_items(items, looks):
+    assert text_looks_like_tokens(items) == looks
 
 
 def test_text_that_looks_like_tokens_deceives_the_text_decoder_only():

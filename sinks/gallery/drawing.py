@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 from model.annotations import BOX, FALSE_ALARM, HIT, KEYPOINTS, MISS, POINT, POLYGON
-from sinks.gallery_selection import UNASKED
+from sinks.gallery.selection import UNASKED
 
-COLOURS = 8  # in gallery.css, told apart by colour-blind eyes too
+COLOURS = 8  # in page.css, told apart by colour-blind eyes too
 STYLES = 3 * COLOURS  # each colour solid, dashed and dotted
 MAX_MARKS = 300  # more of them hide the picture and slow the page
 VERDICTS = {HIT: "hit", FALSE_ALARM: "false alarm", MISS: "missed"}

@@ -22,9 +22,9 @@ from obstore.store import ObjectStore
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sinks.base import LabelledImages, PushReport
-from sinks.coco_records import Category, CategoryMap, annotation_records, image_records, select_images, select_shapes
+from sinks.coco.entries import Category, CategoryMap, annotation_records, image_records, select_images, select_shapes
+from sinks.coco.stable_ids import ID_BITS, IdSurvey, StableIds
 from sinks.files import Difference, compare_with_stored, file_sha256, put_file, read_chunks, stored_size
-from sinks.stable_ids import ID_BITS, IdSurvey, StableIds
 
 CATEGORIES_FILE = "categories.json"
 SINGLE_FILE = "instances.json"

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.annotations import FALSE_ALARM, HIT, MISS, OK, schema
 from sinks.base import LabelledImages, PushReport
 from sinks.files import compare_with_stored, put_file
-from sinks.gallery_drawing import (
+from sinks.gallery.drawing import (
     MAX_MARKS,
     STYLES,
     VERDICTS,
@@ -39,7 +39,7 @@ from sinks.gallery_drawing import (
     pixels_per_unit,
     style_of,
 )
-from sinks.gallery_selection import STATUSES, UNASKED, Selection, select_pictures
+from sinks.gallery.selection import STATUSES, UNASKED, Selection, select_pictures
 
 PAGE = "gallery.html"
 _PICTURE_ERRORS = (
@@ -202,7 +202,7 @@ class GallerySink:
                 selection.sample,
             ),
         ]
-        script = _read("gallery.js")
+        script = _read("page.js")
         return _template().render(
             facts=self._facts,
             nouns=nouns,
@@ -224,7 +224,7 @@ class GallerySink:
             styles=styles,
             frame=_frame(pictures.values()),
             max_marks=MAX_MARKS,
-            style=Markup(_read("gallery.css")),
+            style=Markup(_read("page.css")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
@@ -335,11 +335,11 @@ def _frame(pictures: Iterable[_Picture]) -> float:
 
 
 def _read(name: str) -> str:
-    return files("sinks").joinpath(name).read_text(encoding="utf-8")
+    return files("sinks.gallery").joinpath(name).read_text(encoding="utf-8")
 
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_read("gallery.html.jinja"))
+    return environment.from_string(_read("page.html.jinja"))
