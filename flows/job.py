@@ -53,6 +53,10 @@ class LabelJob(BaseModel):
     categories: tuple[Category, ...] = Field(
         min_length=1, description="what to look for; a plain string is a category asked by its own name"
     )
+    rewrite_phrases: bool = Field(
+        False,
+        description="ask for phrases as Rex-Omni was trained on category names: the part before a /, _ as a space, without commas",
+    )
     keypoints: Literal["person", "animal", "hand"] | None = Field(
         None, description="the skeleton, for the task keypoint: person, animal or hand"
     )
@@ -99,7 +103,14 @@ class LabelJob(BaseModel):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        return Taxonomy(categories=self.categories)
+        """The categories as they are asked for. Raises a ValueError naming the field of a phrase that two of them share."""
+        if not self.rewrite_phrases:
+            return Taxonomy(categories=self.categories)
+        rewritten = (
+            category.model_copy(update={"phrases": tuple(map(training_phrase, category.phrases))})
+            for category in self.categories
+        )
+        return Taxonomy(categories=tuple(rewritten))
 
     def prompts(self) -> tuple[Prompt, ...]:
         """What each image is asked, in order. Raises PromptError naming the field."""

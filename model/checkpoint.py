@@ -126,11 +126,13 @@ class Checkpoint:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 over the weight files' names and contents, in the names' order. Reads them all: seconds for gigabytes."""
+        """sha256 over config.json's and the weight files' names and contents, in the names' order. Reads them all: seconds for gigabytes."""
         files = self._weight_files
         if not files:
             raise CheckpointError(f"{self.folder}: no *.safetensors")
-        return _hash_files(files)
+        return _hash_files(
+            [self.folder / "config.json", *files]
+        )  # the same weights say something else under another rope setting
 
     @cached_property
     def weights_bytes(self) -> int:

@@ -108,12 +108,10 @@ def build_prompts(
     *,
     keypoints: str | None = None,
     fields: Sequence[str] | None = None,
-    rewrite_phrases: bool = False,
 ) -> tuple[Prompt, ...]:
     """The prompts that ask for the phrases: one for all, in the tasks keypoint, gui_grounding and gui_pointing one each.
 
     keypoints: "person", "animal" or "hand", in the keypoint task only. fields: where in the job each phrase was written (Taxonomy.fields), for errors.
-    rewrite_phrases: write the phrases as the training code does, see training_phrase; otherwise a comma is an error, since it would split the phrase.
     Raises PromptError for an unknown task or key point type, no phrases, an empty or repeated one, or one that would be read as something else.
     """
     if task not in _TEMPLATES:
@@ -127,8 +125,6 @@ def build_prompts(
     if task != KEYPOINT and keypoints is not None:
         raise PromptError("keypoints", f"belongs to the task keypoint; leave it out in the task {task}")
     fields = fields or [f"categories[{index}]" for index in range(len(phrases))]
-    if rewrite_phrases:
-        phrases = [training_phrase(phrase) for phrase in phrases]
     asked = _checked(task, [phrase.strip() for phrase in phrases], fields)
 
     template = _TEMPLATES[task]
@@ -191,7 +187,7 @@ def _checked(task: str, phrases: Sequence[str], fields: Sequence[str]) -> tuple[
         if "," in phrase and task not in (GUI_GROUNDING, GUI_POINTING):
             raise PromptError(
                 field,
-                f"{phrase!r} contains a comma, which the model would read as two phrases; write them as two, or without it",
+                f"{phrase!r} contains a comma, which the model would read as two phrases; write them as two, or without it (rewrite_phrases: true leaves it out)",
             )
         if normalised(phrase) in said:
             raise PromptError(field, f"{phrase!r} is asked for in {said[normalised(phrase)]} already; ask for it once")

@@ -49,7 +49,9 @@ class Vocabulary:
         Raises TokenizerError where they are not, or have other ids than the file says, as when they were added to a tokenizer instead of put in place of its last ids.
         """
         tokenizer = Tokenizer.from_file(str(path))
-        stated = {token["content"]: token["id"] for token in json.loads(path.read_text("utf-8")).get("added_tokens", ())}
+        stated = {
+            token["content"]: token["id"] for token in json.loads(path.read_text("utf-8")).get("added_tokens", ())
+        }
         added = tokenizer.get_added_tokens_decoder()
         rows = max(embedding_rows, 1 + max(tokenizer.get_vocab(with_added_tokens=True).values()))
         pieces = [b""] * rows

@@ -14,7 +14,7 @@ from model.image_size import ImageLimits
 from sinks.dataset.records import ImageRecord
 from tasks.concurrency import run_ahead
 from tasks.pictures import decode_image
-from tasks.retrying import AccessDenied, StorageError, StorageUnavailable, TransientStorageError
+from tasks.retrying import AccessDenied, StorageError, StorageUnavailable, TooLarge, TransientStorageError
 from tasks.sources import ImageSource
 
 # In memory at once; what is larger by itself is let in alone.
@@ -115,14 +115,14 @@ class _Fetcher:
 
     def fetch(self, record: ImageRecord) -> _Attempt:
         if record.size_bytes > self.settings.max_bytes:
-            return self._too_large(record, record.etag, record.size_bytes)
+            return self._too_large(record, TooLarge(record.size_bytes, self.settings.max_bytes))
         with self.files.admit(record.size_bytes):
             try:
-                data, etag = self.source.read(record)
+                data, etag = self.source.read(record, self.settings.max_bytes)
+            except TooLarge as failure:  # a key list need not say the size
+                return self._too_large(record, failure)
             except StorageError as failure:
                 return _Attempt(FetchedImage(record, record.etag, "failed", str(failure), record.size_bytes), failure)
-            if len(data) > self.settings.max_bytes:  # a key list need not say the size
-                return self._too_large(record, etag, len(data))
             return self._decode(record, etag, data)
 
     def _decode(self, record: ImageRecord, etag: str, data: bytes) -> _Attempt:
@@ -143,9 +143,8 @@ class _Fetcher:
             )
         )
 
-    def _too_large(self, record: ImageRecord, etag: str, size_bytes: int) -> _Attempt:
-        error = f"{size_bytes:,} bytes, more than the limit of {self.settings.max_bytes:,}"
-        return _Attempt(FetchedImage(record, etag, "unreadable", error, size_bytes))
+    def _too_large(self, record: ImageRecord, failure: TooLarge) -> _Attempt:
+        return _Attempt(FetchedImage(record, record.etag, "unreadable", str(failure), failure.size_bytes))
 
 
 class _Memory:

@@ -43,7 +43,9 @@ class ListingSettings(BaseModel):
         (), description="folders or single images: paths, file://, s3://, gs://, az://, http:// or any other fsspec URL"
     )
     include: tuple[str, ...] = Field((), description="patterns an image must match one of; empty: every image")
-    exclude: tuple[str, ...] = Field((), description="patterns of what is left out; stronger than include")
+    exclude: tuple[str, ...] = Field(
+        (), description="patterns of what is left out, folders too; stronger than include"
+    )
     suffixes: tuple[str, ...] = Field(
         SUFFIXES, description="endings of keys that are images, in any case; empty: every key"
     )
@@ -93,7 +95,9 @@ def _list_prefix(
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
     include, exclude = _spec(settings.include), _spec(settings.exclude)
     start = len(prefix.rstrip("/")) + 1
-    for record in source.list(prefix, skipped.skip):
+    # What is in a folder that matches is excluded as well, unless a pattern takes something back.
+    prunes = not any(pattern.startswith("!") for pattern in settings.exclude)
+    for record in source.list(prefix, skipped.skip, lambda folder: not (prunes and exclude.match_file(folder))):
         relative = record.key[start:] or record.key.rpartition("/")[2]  # a prefix may be a single image
         if suffixes and not relative.lower().endswith(suffixes):
             skipped.skip(SUFFIX)

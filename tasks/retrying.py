@@ -29,6 +29,18 @@ class Changed(StorageError):
         super().__init__("changed since it was listed")
 
 
+class Unaddressable(StorageError):
+    """No source can ask for such a key; says nothing of storage."""
+
+
+class TooLarge(StorageError):
+    """The object has more bytes than were asked for at most; size_bytes of them are known of."""
+
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"{size_bytes:,} bytes, more than the limit of {max_bytes:,}")
+        self.size_bytes = size_bytes
+
+
 class AccessDenied(StorageError):
     """Storage answers, and refuses."""
 

@@ -1,15 +1,17 @@
 """Where images are: opens the right kind of source for a URL, and joins several behind one."""
 
+import sys
 import threading
 from collections.abc import Iterator
 
 from sinks.dataset.records import ImageRecord
-from tasks.retrying import SourceError
-from tasks.sources.base import ImageSource, Skip, root_of
+from sinks.dataset.store import StoreUrlError
+from tasks.retrying import SourceError, Unaddressable
+from tasks.sources.base import Enter, ImageSource, Skip, every_folder, root_of
 from tasks.sources.files import FileSource
 from tasks.sources.objects import ObjectSource
 
-__all__ = ["ImageSource", "Skip", "Sources", "open_source"]
+__all__ = ["Enter", "ImageSource", "Skip", "Sources", "open_source"]
 
 OBJECT_STORES = ("s3", "gs", "az", "memory")
 
@@ -44,14 +46,20 @@ class Sources:
         self._opened: dict[str, ImageSource] = {}
         self._lock = threading.Lock()
 
-    def list(self, prefix: str, skip: Skip) -> Iterator[ImageRecord]:
-        return self._source_of(prefix).list(prefix, skip)
+    def list(self, prefix: str, skip: Skip, enter: Enter = every_folder) -> Iterator[ImageRecord]:
+        return self._source_of(prefix).list(prefix, skip, enter)
 
     def describe(self, key: str) -> tuple[str, int]:
-        return self._source_of(key).describe(key)
+        return self._source_of_key(key).describe(key)
 
-    def read(self, record: ImageRecord) -> tuple[bytes, str]:
-        return self._source_of(record.key).read(record)
+    def read(self, record: ImageRecord, max_bytes: int = sys.maxsize) -> tuple[bytes, str]:
+        return self._source_of_key(record.key).read(record, max_bytes)
+
+    def _source_of_key(self, key: str) -> ImageSource:
+        try:
+            return self._source_of(key)
+        except (SourceError, StoreUrlError) as error:  # a mistyped line of a key list; the other lines are good
+            raise Unaddressable(str(error)) from error
 
     def _source_of(self, url: str) -> ImageSource:
         root = root_of(url)

@@ -1,5 +1,6 @@
 """What every source of images is, and the pieces they share: keys, versions, and walking folders in the order of keys. Reads nothing itself."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,6 +8,12 @@ from typing import Protocol
 from sinks.dataset.records import ImageRecord
 
 Skip = Callable[[str], None]  # called with the reason each time something under a prefix cannot be an image
+Enter = Callable[[str], bool]  # whether a folder, by its path below the prefix with a slash at its end, is wanted
+
+
+def every_folder(path: str) -> bool:
+    """Enters all."""
+    return True
 
 
 class ImageSource(Protocol):
@@ -15,10 +22,11 @@ class ImageSource(Protocol):
     A prefix is a folder, with or without a slash at its end, or the key of a single object.
     """
 
-    def list(self, prefix: str, skip: Skip) -> Iterator[ImageRecord]:
+    def list(self, prefix: str, skip: Skip, enter: Enter = every_folder) -> Iterator[ImageRecord]:
         """Everything under a prefix, sorted by key (bytewise on its UTF-8). etag is "" where the listing has none.
 
-        Raises SourceError where the prefix cannot be listed, EmptySource where there is nothing.
+        A source that walks folders leaves those alone that enter does not want, so that one which cannot be read need not end the listing; others may
+        list what is in them. Raises SourceError where the prefix cannot be listed, EmptySource where there is nothing.
         """
         ...
 
@@ -26,8 +34,11 @@ class ImageSource(Protocol):
         """etag and size in bytes, without reading the object. Raises StorageError."""
         ...
 
-    def read(self, record: ImageRecord) -> tuple[bytes, str]:
-        """The object's bytes and their etag, which is record.etag unless that is "". Raises Vanished, Changed, AccessDenied, TransientStorageError."""
+    def read(self, record: ImageRecord, max_bytes: int = sys.maxsize) -> tuple[bytes, str]:
+        """The object's bytes and their etag, which is record.etag unless that is "".
+
+        Raises Vanished, Changed, Unaddressable, AccessDenied, TransientStorageError, and TooLarge without having held much more than max_bytes.
+        """
         ...
 
 
@@ -64,12 +75,12 @@ class Entry:
 
 
 def walk_in_order(
-    folder: str, entries_of: Callable[[str], Iterable[Entry]], skip: Skip, *, identity: object = None
+    folder: str, entries_of: Callable[[str], Iterable[Entry]], skip: Skip, enter: Enter, *, identity: object = None
 ) -> Iterator[tuple[str, Entry]]:
     """The files under a folder as (path relative to it, entry), sorted by path; one folder's entries and its ancestors' are in memory at once.
 
-    entries_of(path) lists one folder, path being folder joined with what is below it. A folder inside itself (a link back up) is skipped and counted; identity
-    is folder's own.
+    entries_of(path) lists one folder, path being folder joined with what is below it. A folder that enter does not want, and one
+    inside itself (a link back up), is skipped and counted; identity is folder's own.
     """
     # A folder sorts as its name with the slash its keys have: a-1.jpg, a/x.jpg and a.jpg are in this order.
     stack = [("", _sorted(entries_of(folder)), identity)]
@@ -80,6 +91,8 @@ def walk_in_order(
             stack.pop()
         elif not entry.is_folder:
             yield path + entry.name, entry
+        elif not enter(f"{path}{entry.name}/"):
+            skip("excluded folder")
         elif entry.identity is not None and any(entry.identity == above for _, _, above in stack):
             skip("link back to a parent folder")
         else:

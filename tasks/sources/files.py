@@ -2,17 +2,27 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 
 from sinks.dataset.records import ImageRecord
-from tasks.retrying import Changed, EmptySource, SourceError, StorageError, Vanished, os_error_meaning, retry_transient
-from tasks.sources.base import Entry, Skip, walk_in_order
+from tasks.retrying import (
+    Changed,
+    EmptySource,
+    SourceError,
+    StorageError,
+    TooLarge,
+    Vanished,
+    os_error_meaning,
+    retry_transient,
+)
+from tasks.sources.base import Enter, Entry, Skip, every_folder, walk_in_order
 
 
 class FileSource:
     """Files by their file:// URLs, links followed."""
 
-    def list(self, prefix: str, skip: Skip) -> Iterator[ImageRecord]:
+    def list(self, prefix: str, skip: Skip, enter: Enter = every_folder) -> Iterator[ImageRecord]:
         path = _path(prefix)
         try:
             status = os.stat(path)
@@ -22,7 +32,7 @@ class FileSource:
             yield ImageRecord(f"file://{path}", _etag(status), status.st_size, prefix)
             return
         nothing = True
-        walk = walk_in_order(path, lambda folder: _entries(folder, skip), skip, identity=_identity(status))
+        walk = walk_in_order(path, lambda folder: _entries(folder, skip), skip, enter, identity=_identity(status))
         for below, entry in walk:
             nothing = False
             yield ImageRecord(f"file://{path.rstrip('/')}/{below}", entry.etag, entry.size_bytes, prefix)
@@ -36,18 +46,21 @@ class FileSource:
             raise os_error_meaning(error) from error
         return _etag(status), status.st_size
 
-    def read(self, record: ImageRecord) -> tuple[bytes, str]:
-        return retry_transient(lambda: _read(_path(record.key), record.etag))
+    def read(self, record: ImageRecord, max_bytes: int = sys.maxsize) -> tuple[bytes, str]:
+        return retry_transient(lambda: _read(_path(record.key), record.etag, max_bytes))
 
 
-def _read(path: str, etag: str) -> tuple[bytes, str]:
+def _read(path: str, etag: str, max_bytes: int) -> tuple[bytes, str]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Vanished  # a pipe would block for ever
         with open(path, "rb", buffering=0) as file:
-            before = _etag(os.fstat(file.fileno()))
+            status = os.fstat(file.fileno())
+            before = _etag(status)
             if etag and before != etag:
                 raise Changed
+            if status.st_size > max_bytes:
+                raise TooLarge(status.st_size, max_bytes)
             data = file.readall()
             if _etag(os.fstat(file.fileno())) != before:
                 raise Changed
@@ -104,4 +117,7 @@ def _cannot_list(url: str, error: OSError) -> SourceError:
         return SourceError(
             f"{url}: there is no such file or folder. Check source.prefixes; relative paths count from the job file's folder."
         )
-    return SourceError(f"{url}: cannot be listed ({meaning}). Nothing was planned, so that no image is taken for gone.")
+    return SourceError(
+        f"{url}: cannot be listed ({meaning}). Nothing was planned, so that no image is taken for gone. A folder that is not wanted can be left out "
+        "by source.exclude."
+    )

@@ -1,5 +1,6 @@
 """Images in whatever else fsspec reaches (sftp, ftp, hdfs, webdav …): the slow and general way. The version is what the filesystem reports of it."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -11,12 +12,13 @@ from tasks.retrying import (
     Changed,
     EmptySource,
     SourceError,
+    TooLarge,
     TransientStorageError,
     first_line,
     os_error_meaning,
     retry_transient,
 )
-from tasks.sources.base import Entry, Skip, bare_etag, walk_in_order
+from tasks.sources.base import Enter, Entry, Skip, bare_etag, every_folder, walk_in_order
 
 Result = TypeVar("Result")
 
@@ -33,7 +35,7 @@ class FilesystemSource:
         except (ValueError, ImportError, TypeError, OSError) as error:
             raise SourceError(f"{root}: cannot be opened: {first_line(error)}") from error
 
-    def list(self, prefix: str, skip: Skip) -> Iterator[ImageRecord]:
+    def list(self, prefix: str, skip: Skip, enter: Enter = every_folder) -> Iterator[ImageRecord]:
         try:
             status = self._files.info(self._inner(prefix))
         except FileNotFoundError as error:
@@ -45,7 +47,8 @@ class FilesystemSource:
             return
         nothing = True
         try:
-            for below, entry in walk_in_order(self._inner(prefix), lambda folder: self._entries(folder, skip), skip):
+            walk = walk_in_order(self._inner(prefix), lambda folder: self._entries(folder, skip), skip, enter)
+            for below, entry in walk:
                 nothing = False
                 yield ImageRecord(f"{prefix.rstrip('/')}/{below}", entry.etag, entry.size_bytes, prefix)
         except OSError as error:
@@ -57,13 +60,15 @@ class FilesystemSource:
         status = _asked(lambda: self._files.info(self._inner(key)))
         return _etag(status), _size(status)
 
-    def read(self, record: ImageRecord) -> tuple[bytes, str]:
-        return retry_transient(lambda: self._read(record))
+    def read(self, record: ImageRecord, max_bytes: int = sys.maxsize) -> tuple[bytes, str]:
+        return retry_transient(lambda: self._read(record, max_bytes))
 
-    def _read(self, record: ImageRecord) -> tuple[bytes, str]:
-        before, _ = self.describe(record.key)
+    def _read(self, record: ImageRecord, max_bytes: int) -> tuple[bytes, str]:
+        before, size_bytes = self.describe(record.key)
         if record.etag and before != record.etag:
             raise Changed
+        if size_bytes > max_bytes:
+            raise TooLarge(size_bytes, max_bytes)
         data: bytes = _asked(lambda: self._files.cat_file(self._inner(record.key)))
         if self.describe(record.key)[0] != before:
             raise Changed

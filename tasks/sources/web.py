@@ -1,5 +1,6 @@
 """Images on web servers: read over HTTP with If-Match, listed where a server shows its folders as pages of links. The version is the ETag, else the date, else the size."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +14,13 @@ from tasks.retrying import (
     EmptySource,
     SourceError,
     StorageError,
+    TooLarge,
     TransientStorageError,
     Vanished,
     first_line,
     retry_transient,
 )
-from tasks.sources.base import Entry, Skip, bare_etag, quoted_etag, walk_in_order
+from tasks.sources.base import Enter, Entry, Skip, bare_etag, every_folder, quoted_etag, walk_in_order
 
 TIMEOUT_SECONDS = 30.0  # for each wait: connecting, the next bytes; not for the whole file
 CONNECTIONS = 64
@@ -40,7 +42,7 @@ class WebSource:
             follow_redirects=True,
         )
 
-    def list(self, prefix: str, skip: Skip) -> Iterator[ImageRecord]:
+    def list(self, prefix: str, skip: Skip, enter: Enter = every_folder) -> Iterator[ImageRecord]:
         """etags are left "": a page of links holds none."""
         import fsspec  # late: only listing needs it
 
@@ -50,7 +52,7 @@ class WebSource:
         root = prefix.rstrip("/")
         nothing = True
         try:
-            for below, _ in walk_in_order(root, lambda folder: _links(pages, folder, skip), skip):
+            for below, _ in walk_in_order(root, lambda folder: _links(pages, folder, skip), skip, enter):
                 nothing = False
                 yield ImageRecord(f"{root}/{below}", "", 0, prefix)
         except FileNotFoundError as error:
@@ -67,8 +69,8 @@ class WebSource:
     def describe(self, key: str) -> tuple[str, int]:
         return retry_transient(lambda: self._describe(key))
 
-    def read(self, record: ImageRecord) -> tuple[bytes, str]:
-        return retry_transient(lambda: self._read(record))
+    def read(self, record: ImageRecord, max_bytes: int = sys.maxsize) -> tuple[bytes, str]:
+        return retry_transient(lambda: self._read(record, max_bytes))
 
     def _describe(self, key: str) -> tuple[str, int]:
         try:
@@ -81,18 +83,25 @@ class WebSource:
             raise _meaning(error) from error
         return _version(response), _size(response)
 
-    def _read(self, record: ImageRecord) -> tuple[bytes, str]:
+    def _read(self, record: ImageRecord, max_bytes: int) -> tuple[bytes, str]:
         # A date or a size in place of an ETag would never match: those are compared after the reading.
         headers = {"If-Match": quoted_etag(record.etag)} if record.etag and not _stands_in(record.etag) else {}
         try:
-            response = self._client.get(record.key, headers=headers)
+            with self._client.stream("GET", record.key, headers=headers) as response:
+                _check(response)
+                version = _version(response)
+                if record.etag and version != record.etag:
+                    raise Changed
+                if _size(response) > max_bytes:
+                    raise TooLarge(_size(response), max_bytes)
+                data = bytearray()
+                for chunk in response.iter_bytes():  # a server need not say the size, nor the true one
+                    data += chunk
+                    if len(data) > max_bytes:
+                        raise TooLarge(len(data), max_bytes)
+                return bytes(data), version
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _meaning(error) from error
-        _check(response)
-        version = _version(response)
-        if record.etag and version != record.etag:
-            raise Changed
-        return response.content, version
 
 
 def _links(pages: Any, folder: str, skip: Skip) -> Iterator[Entry]:

@@ -199,3 +199,17 @@ EXPLAINED_BY_THEIR_NAMES = {
     "Sampling.top_k",
     "Sampling.repetition_penalty",
 }
+
+
+def test_phrases_are_rewritten_as_in_training_when_asked_for(tmp_path: Path) -> None:
+    job = make_job(
+        tmp_path,
+        categories=["traffic_light", "cup, mug", {"name": "tin", "phrases": ["can/tin"]}],
+        rewrite_phrases=True,
+    )
+    assert [prompt.asked for prompt in job.prompts()] == [("traffic light", "cup mug", "can")]
+    assert [job.taxonomy.category_of(phrase) for phrase in ("traffic light", "cup mug", "can")] == [
+        "traffic_light",
+        "cup, mug",
+        "tin",
+    ]

@@ -120,7 +120,6 @@ def test_errors_name_the_taxonomys_field():
 )
 def test_training_phrase(phrase, rewritten):
     assert training_phrase(phrase) == rewritten
-    assert build_prompts("detection", [phrase], rewrite_phrases=True)[0].asked == (rewritten,)
 
 
 def test_eight_tasks():

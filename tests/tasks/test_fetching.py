@@ -36,13 +36,13 @@ class Scripted:
     def records(self) -> list[ImageRecord]:
         return [ImageRecord(key, "listed", 1, "scripted") for key in self.ends]
 
-    def list(self, prefix: str, skip: Skip) -> Iterator[ImageRecord]:
+    def list(self, prefix: str, skip: Skip, enter: Enter = every_folder) -> Iterator[ImageRecord]:
         yield from self.records()
 
     def describe(self, key: str) -> tuple[str, int]:
         return "listed", 1
 
-    def read(self, record: ImageRecord) -> tuple[bytes, str]:
+    def read(self, record: ImageRecord, max_bytes: int = sys.maxsize) -> tuple[bytes, str]:
         with self._lock:
             self.reads += 1
         if self.hold is not None:
@@ -50,6 +50,8 @@ class Scripted:
         end = self.ends[record.key]
         if isinstance(end, Exception):
             raise end
+        if len(end) > max_bytes:
+            raise TooLarge(len(end), max_bytes)
         return end, "read"
 
 
