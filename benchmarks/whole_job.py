@@ -39,7 +39,12 @@ def measure() -> dict[str, float]:
 
 def _measure_in_new_process(kind: str, folder: str, number: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.whole_job", kind, folder, str(number)]
-    quiet = {"PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_HOME": f"{folder}/prefect"}
+    quiet = {
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_HOME": f"{folder}/prefect",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=os.environ | quiet)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

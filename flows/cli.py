@@ -1,6 +1,7 @@
 """The command `prelabel`: reads its arguments, starts the flow they name and turns its outcome into an exit code. Imports flows and tasks only when a command runs, so that --help answers at once."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -45,6 +46,7 @@ def main() -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until there is something to drain
 
 
 def _command(function: Callable[P, int]) -> Callable[P, NoReturn]:
@@ -57,7 +59,9 @@ def _command(function: Callable[P, int]) -> Callable[P, NoReturn]:
         except KeyboardInterrupt:
             click.echo("stopped; run the same command again to go on", err=True)
             code = PARTIAL
-        except Exception as error:  # noqa: BLE001 - whatever it is, a scheduler needs a code and a person a sentence
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - Prefect's TerminationSignal is no Exception; whatever it is, a scheduler needs a code and a person a sentence
             from flows.failures import explain_failure
 
             code, message = explain_failure(error)

@@ -2,13 +2,18 @@
 
 import traceback
 
+from prefect.exceptions import TerminationSignal
+
 from flows.job import JobError
 from flows.publish import NothingPromotedError
 from flows.spot_check import NothingToCheckError
 from model.checkpoint import CheckpointError
 from model.engines.base import EngineError
 from model.tokens import TokenizerError
+from sinks.dataset.json_records import BrokenRecordError
 from sinks.dataset.ledger import UnknownRunError
+from sinks.dataset.parquet import DamagedFileError, SchemaVersionError
+from sinks.dataset.plans import LayoutVersionError, UnsafeStoreError
 from sinks.dataset.states import StateError
 from sinks.dataset.store import CredentialsError, StoreUrlError
 from tasks.checkpoints import CheckpointUnavailable
@@ -30,6 +35,9 @@ _BAD_JOB = (
     SourceError,
     UnknownRunError,
     StateError,
+    UnsafeStoreError,
+    LayoutVersionError,
+    SchemaVersionError,
     NothingPromotedError,
     NothingToCheckError,
     GoldenSetError,
@@ -40,6 +48,8 @@ def explain_failure(error: BaseException) -> tuple[int, str]:
     """(exit code, message). What is nobody's fault but the program's comes with its traceback."""
     if isinstance(error, Drained):
         return PARTIAL, "stopped before anything was planned; run the same command again to go on"
+    if isinstance(error, TerminationSignal):  # SIGTERM where no drain listens: as a flow begins or ends, or publishes
+        return PARTIAL, "stopped; run the same command again to go on"
     if isinstance(error, _BAD_JOB):
         return BAD_JOB, str(error)
     if isinstance(error, EngineError):
@@ -49,5 +59,7 @@ def explain_failure(error: BaseException) -> tuple[int, str]:
             FAULT,
             f"storage cannot be reached: {error}\nNothing was recorded for these images; the next run tries them again.",
         )
+    if isinstance(error, BrokenRecordError | DamagedFileError):
+        return FAULT, f"the dataset is damaged: {error}"
     details = "".join(traceback.format_exception(error))
     return FAULT, f"{details}\nUnexpected. What was committed is kept; the next run goes on from there."

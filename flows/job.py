@@ -2,13 +2,13 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.engines.base import EngineSettings, Sampling
-from model.prompts import DETECTION, POINTING, Prompt, build_prompts
+from model.prompts import DETECTION, POINTING, Prompt, build_prompts, training_phrase
 from model.taxonomy import Category, Taxonomy
 from sinks.coco import CocoSettings
 from sinks.dataset.store import absolute_url
@@ -21,6 +21,7 @@ from tasks.listing import ListingSettings
 from tasks.preparing import Question, prepare_question
 
 Task = Literal["detection", "pointing", "keypoint", "ocr_box", "ocr_polygon", "gui_grounding", "gui_pointing"]
+_SINKS: tuple[type[BaseModel], ...] = (CocoSettings, GallerySettings)
 SinkSettings = Annotated[CocoSettings | GallerySettings, Field(discriminator="kind")]
 
 
@@ -48,7 +49,9 @@ class LabelJob(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="short name, seen in runs and reports")
     source: ListingSettings = Field(description="where the images are")
-    output: str = Field(description="folder URL of the labelled dataset: file path, s3://, gs:// or az://")
+    output: str = Field(
+        min_length=1, description="folder URL of the labelled dataset: file path, s3://, gs:// or az://"
+    )
     task: Task = Field("detection", description="what is asked of the model")
     categories: tuple[Category, ...] = Field(
         min_length=1, description="what to look for; a plain string is a category asked by its own name"
@@ -164,6 +167,8 @@ def load_job(path: Path) -> LabelJob:
         raise JobError(
             f"{path}: {error.strerror or error}. Give the path of a job file; examples/shapes/job.yaml is one."
         ) from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path} is not UTF-8 text (byte {error.start} is not): save it as UTF-8") from error
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -180,14 +185,26 @@ def load_job(path: Path) -> LabelJob:
 
 def explain(error: ValidationError) -> list[str]:
     """One line a mistake: the field's path, what is wrong, what would be right."""
-    return [f"  {_field(item['loc'])}: {_sentence(item)}" for item in error.errors(include_url=False)]
+    mistakes = error.errors(include_url=False)
+    inside = {item["loc"][: len(item["loc"]) - depth] for item in mistakes for depth in range(1, len(item["loc"]))}
+    lines = []
+    for item in mistakes:
+        if item["type"] == "too_short" and item["loc"] in inside:
+            continue  # pydantic does not count the items it has refused
+        field = _field(item["loc"])
+        lines.append(f"  {field}: {_sentence(item)}" if field else f"  {_sentence(item)}")
+    return lines
 
 
 def _field(location: tuple[int | str, ...]) -> str:
+    """ "" for the job as a whole: its mistakes name their fields themselves."""
     path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path or "job"
+    for place, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (location[0] == "sinks" and place == 2):  # the sink's kind, no field of the file
+            path += f".{part}" if path else part
+    return path
 
 
 def _sentence(item: Any) -> str:
@@ -201,17 +218,26 @@ def _sentence(item: Any) -> str:
         )
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
+    if item["type"] in ("too_short", "string_too_short"):
+        return "is empty"
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = ", ".join(settings.model_fields["kind"].default for settings in _SINKS)
+        return f"kind is needed, one of {kinds}" + (f", not {tag!r}" if (tag := item["ctx"].get("tag")) else "")
+    if item["type"] == "tuple_type":
+        return f"a list is needed, not {item['input']!r}"
+    if item["type"] == "model_type":
+        return f"a mapping of fields is needed, not {item['input']!r}"
     return f"{item['msg']}, not {item['input']!r}"
 
 
 def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
-    """The fields of the model that holds the last part of location, as far as it can be followed through plain nesting."""
-    model: type[BaseModel] = LabelJob
+    """The fields of the model that holds the last part of location."""
+    here: Any = LabelJob
     for part in location[:-1]:
-        annotation = (
-            model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
-        )
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        if isinstance(part, int):
+            here = get_args(here)[0]  # of tuple[Item, ...]
+        elif isinstance(here, type) and issubclass(here, BaseModel):
+            here = here.model_fields[part].annotation
+        else:
+            here = next(settings for settings in _SINKS if settings.model_fields["kind"].default == part)
+    return list(here.model_fields)

@@ -5,7 +5,7 @@ import secrets
 import socket
 import time
 from collections import deque
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -76,9 +76,13 @@ def label_shards(job: LabelJob, run_id: str, limit: int | None = None) -> Shards
     def golden(shard: Shard) -> list[ImageRecord]:
         return [image.record for image in sample.of_shard(shard.index, plan.shards)]
 
-    announce(f"loading {question.files.name} into {job.engine.kind}")
     worker, attempt = f"{socket.gethostname()}:{os.getpid()}", secrets.token_hex(6)
-    with drain_on_signals() as stop, closing(load_engine(question, job.engine)) as engine:
+    with ExitStack() as resources:
+        stop = resources.enter_context(drain_on_signals())
+        if stop.is_set():
+            return ShardsReport(0, 0, True, "was not loaded any more", 0.0)
+        announce(f"loading {question.files.name} into {job.engine.kind}")
+        engine = resources.enter_context(closing(load_engine(question, job.engine)))
         started = time.monotonic()
         write = ShardWriter(ledger, question, attempt, worker, sample.known)
         fetch = partial(

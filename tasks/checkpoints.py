@@ -54,17 +54,18 @@ def fetch_checkpoint(settings: ModelSettings) -> LocalCheckpoint:
     folder = Path(settings.name)
     if folder.is_dir():
         return LocalCheckpoint(folder, folder.name, None, None)
+    neither = f"model.name: there is no folder {settings.name}, and it is not a hub name of the form owner/name either"
     if folder.is_absolute() or settings.name.count("/") != 1 or settings.name.startswith("."):
-        raise CheckpointUnavailable(
-            f"model.name: there is no folder {settings.name}, and it is not a hub name of the form owner/name either"
-        )
+        raise CheckpointUnavailable(neither)
     from huggingface_hub import snapshot_download  # late: heavy, and needless for a folder
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         snapshot = snapshot_download(
             settings.name, revision=settings.revision, ignore_patterns=["*.pth", "*.bin", "*.gguf"]
         )
+    except HFValidationError as error:
+        raise CheckpointUnavailable(f"{neither}: {error}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointUnavailable(
             f"model.name: {settings.name} is neither in the local hub cache nor to be had from the hub ({type(error).__name__}: {error}). "

@@ -14,6 +14,7 @@ from obstore.exceptions import BaseError
 
 from sinks.dataset.records import ImageRecord
 from sinks.dataset.store import absolute_url, credential_options, open_store
+from tasks.ordering import sort_by_key
 from tasks.retrying import SourceError, first_line
 from tasks.sources import OBJECT_STORES
 from tasks.sources.base import bare_etag, path_of, root_of
@@ -33,26 +34,30 @@ def read_key_list(url: str, credentials: str | None, on_duplicate: Callable[[], 
     Raises KeyListError.
     """
     with tempfile.TemporaryDirectory(prefix="prelabel-keys-") as folder:
-        rows = _rows(url, _local_copy(url, credentials, Path(folder)))
-        ordered = Path(folder) / "sorted.parquet"
-        try:
-            rows.sort("key", maintain_order=True).sink_parquet(ordered, row_group_size=ROWS_AT_ONCE)
-        except pl.exceptions.PolarsError as error:
-            raise KeyListError(f"source.key_list: {url} cannot be read: {first_line(error)}") from error
         last = None
-        for batch in pq.ParquetFile(ordered).iter_batches(ROWS_AT_ONCE):
-            for key, etag, size in zip(
-                *(batch.column(name).to_pylist() for name in ("key", "etag", "size")), strict=True
-            ):
-                if key == last:
-                    on_duplicate()
-                    continue
-                if "://" not in key:
-                    raise KeyListError(
-                        f"source.key_list: {url} holds {key!r}, which is no URL: a key is a full one, as in s3://bucket/a.jpg"
-                    )
-                last = key
-                yield ImageRecord(key, bare_etag(etag), size, url)
+        for record in sort_by_key(_records(url, _local_copy(url, credentials, Path(folder)), Path(folder))):
+            if record.key == last:
+                on_duplicate()
+            else:
+                last = record.key
+                yield record
+
+
+def _records(url: str, path: Path, folder: Path) -> Iterator[ImageRecord]:
+    """The list's rows as they stand. folder: for a copy that can be read a few rows at a time, whatever the list's own format."""
+    plain = folder / "rows.parquet"
+    try:
+        _rows(url, path).sink_parquet(plain, row_group_size=ROWS_AT_ONCE)
+    except pl.exceptions.PolarsError as error:
+        raise KeyListError(f"source.key_list: {url} cannot be read: {first_line(error)}") from error
+    beside = Path(os.path.dirname(url.removeprefix("file://"))) if url.startswith("file://") else None
+    for batch in pq.ParquetFile(plain).iter_batches(ROWS_AT_ONCE):
+        for key, etag, size in zip(*(batch.column(name).to_pylist() for name in ("key", "etag", "size")), strict=True):
+            if "://" not in key and beside is None:
+                raise KeyListError(
+                    f"source.key_list: {url} holds {key!r}, which is no URL: a key is a full one, as in s3://bucket/a.jpg"
+                )
+            yield ImageRecord(absolute_url(key, beside or Path()), bare_etag(etag), size, url)
 
 
 def _rows(url: str, path: Path) -> pl.LazyFrame:
@@ -72,18 +77,10 @@ def _rows(url: str, path: Path) -> pl.LazyFrame:
             f"source.key_list: {url} needs a column {' or '.join(KEY_COLUMNS)}; it has {', '.join(columns)}"
         )
     return table.select(
-        _full_key(pl.col(key).cast(pl.String), url).alias("key"),
+        pl.col(key).cast(pl.String).alias("key"),
         (pl.col("etag").cast(pl.String).fill_null("") if "etag" in columns else pl.lit("")).alias("etag"),
         (pl.col("size").cast(pl.Int64).fill_null(0) if "size" in columns else pl.lit(0, pl.Int64)).alias("size"),
     ).filter(pl.col("key").is_not_null() & (pl.col("key") != ""))
-
-
-def _full_key(key: pl.Expr, url: str) -> pl.Expr:
-    if not url.startswith("file://"):
-        return key
-    folder = Path(os.path.dirname(url.removeprefix("file://")))
-    path = key.map_elements(lambda value: absolute_url(value, folder) if value else value, return_dtype=pl.String)
-    return pl.when(key.str.contains("://", literal=True)).then(key).otherwise(path)
 
 
 def _local_copy(url: str, credentials: str | None, folder: Path) -> Path:

@@ -43,9 +43,7 @@ class ListingSettings(BaseModel):
         (), description="folders or single images: paths, file://, s3://, gs://, az://, http:// or any other fsspec URL"
     )
     include: tuple[str, ...] = Field((), description="patterns an image must match one of; empty: every image")
-    exclude: tuple[str, ...] = Field(
-        (), description="patterns of what is left out, folders too; stronger than include"
-    )
+    exclude: tuple[str, ...] = Field((), description="patterns of what is left out, folders too; stronger than include")
     suffixes: tuple[str, ...] = Field(
         SUFFIXES, description="endings of keys that are images, in any case; empty: every key"
     )

@@ -23,7 +23,9 @@ def in_order(records: Iterable[ImageRecord], what: str) -> Iterator[ImageRecord]
     last = ""
     for record in records:
         if record.key < last:
-            raise SourceError(f"{what}: listed out of order ({record.key} after {last}). Keys that begin with a slash do this: list the folders beside them, or give the images as source.key_list")
+            raise SourceError(
+                f"{what}: listed out of order ({record.key} after {last}). Keys that begin with a slash do this: list the folders beside them, or give the images as source.key_list"
+            )
         last = record.key
         yield record
 

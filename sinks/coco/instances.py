@@ -137,7 +137,10 @@ class CocoSink:
                 names.append(name)
                 if write and difference != "unchanged":
                     put_file(self._store, name, local, "application/json")
-        removed = self._obsolete(names, former_index) if differences["added"] or differences["changed"] else []
+        removed = self._obsolete(names, former_index)
+        if not differences["added"] and not differences["changed"]:
+            # parts of the former index stay; a head file is what a push left that died before its end
+            removed = [name for name in removed if name in (SINGLE_FILE, INDEX_FILE)]
         for name in removed if write else ():
             obstore.delete(self._store, name)
         return PushReport(
@@ -161,7 +164,8 @@ class CocoSink:
     def _obsolete(self, names: list[str], former_index: _IndexFile | None) -> list[str]:
         """What lies at the target and no longer belongs there, but for the files of the former index: somebody may be reading them."""
         spared = {entry.file for entry in former_index.files} if former_index else set()
-        stored = {entry["path"] for page in obstore.list(self._store) for entry in page}
+        # only what lies beside our files: there may be a whole archive below
+        stored = [entry["path"] for entry in obstore.list_with_delimiter(self._store)["objects"]]
         ours = {path for path in stored if path in (SINGLE_FILE, INDEX_FILE) or _PART_NAME.fullmatch(path)}
         return sorted(ours - spared - set(names))
 

@@ -82,6 +82,8 @@ def open_store(url: str, credentials: str | None, *, create: bool = False) -> Ob
     options = credential_options(credentials)
     try:
         return _open_bucket(scheme, bucket, path, options)
+    except ValueError as error:
+        raise StoreUrlError(f"{url}: the path cannot be used: {error}") from error
     except BaseError as error:
         reason = str(error).partition("\n")[0]
         raise CredentialsError(
@@ -153,8 +155,9 @@ def storage_options(url: str, credentials: str | None) -> dict[str, str]:
 def _open_folder(path: str, create: bool) -> LocalStore:
     try:
         return LocalStore(prefix=path, mkdir=create, automatic_cleanup=create)
-    except BaseError as error:
-        raise StoreUrlError(f"file://{path}: there is no such folder, or it cannot be opened") from error
+    except (BaseError, OSError) as error:
+        does_what = "made or opened" if create else "opened"
+        raise StoreUrlError(f"file://{path}: there is no such folder, or it cannot be {does_what}") from error
 
 
 def _open_bucket(scheme: str, bucket: str, path: str, options: dict[str, str]) -> ObjectStore:

@@ -11,7 +11,7 @@ from tasks.sources.base import Enter, ImageSource, Skip, every_folder, root_of
 from tasks.sources.files import FileSource
 from tasks.sources.objects import ObjectSource
 
-__all__ = ["Enter", "ImageSource", "Skip", "Sources", "open_source"]
+__all__ = ["Enter", "ImageSource", "Skip", "Sources", "every_folder", "open_source"]
 
 OBJECT_STORES = ("s3", "gs", "az", "memory")
 

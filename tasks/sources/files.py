@@ -37,7 +37,7 @@ class FileSource:
             nothing = False
             yield ImageRecord(f"file://{path.rstrip('/')}/{below}", entry.etag, entry.size_bytes, prefix)
         if nothing:
-            raise EmptySource(f"{prefix}: the folder is empty")
+            raise EmptySource(f"{prefix}: the folder is empty, or all there is in it is excluded")
 
     def describe(self, key: str) -> tuple[str, int]:
         try:

@@ -54,7 +54,7 @@ class FilesystemSource:
         except OSError as error:
             raise SourceError(f"{prefix}: cannot be listed: {first_line(error)}") from error
         if nothing:
-            raise EmptySource(f"{prefix}: the folder is empty")
+            raise EmptySource(f"{prefix}: the folder is empty, or all there is in it is excluded")
 
     def describe(self, key: str) -> tuple[str, int]:
         status = _asked(lambda: self._files.info(self._inner(key)))

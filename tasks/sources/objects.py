@@ -71,9 +71,10 @@ class ObjectSource:
         path = path_of(prefix)
         nothing = True
         pages = obstore.list(self._store, prefix=path or None, chunk_size=LISTED_AT_ONCE)
+        listed: Iterator[Any] = chain(chain.from_iterable(pages), [None])
         before = ""
         try:
-            for meta, following in pairwise(chain(chain.from_iterable(pages), [None])):
+            for meta, following in pairwise(listed):
                 nothing = False
                 if self._is_folder_marker(before, meta, following):
                     skip("folder marker")
@@ -127,7 +128,9 @@ class ObjectSource:
 def _address(key: str) -> str:
     """The key as obstore wants it. Raises Unaddressable where it would refuse the key, or ask for another one: it drops slashes at the ends."""
     path = key.partition("://")[2].partition("/")[2]
-    if any(part in ("", ".", "..") for part in path.split("/")) or any(ord(letter) < 32 or letter == "\x7f" for letter in path):
+    if any(part in ("", ".", "..") for part in path.split("/")) or any(
+        ord(letter) < 32 or letter == "\x7f" for letter in path
+    ):
         raise Unaddressable(
             "such a key cannot be addressed: it has control characters, an empty folder name (//) or the folder . or .., and has to be renamed"
         )

@@ -16,6 +16,7 @@ from tasks.retrying import (
     StorageError,
     TooLarge,
     TransientStorageError,
+    Unaddressable,
     Vanished,
     first_line,
     retry_transient,
@@ -127,6 +128,8 @@ def _check(response: httpx.Response) -> None:
 
 
 def _meaning(error: Exception) -> StorageError:
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return Unaddressable(f"not an address: {first_line(error)}")
     return TransientStorageError(f"storage failed: {type(error).__name__}: {first_line(error)}")
 
 

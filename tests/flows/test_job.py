@@ -35,7 +35,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
         ("contains a comma",),
     ),
     "coordinate token": ({"categories": ["<5>"]}, "categories[0]", ("<5>", "leave it out")),
-    "no categories": ({"categories": []}, "categories", ("at least 1",)),
+    "no categories": ({"categories": []}, "categories", ("is empty",)),
     "null categories": ({"categories": None}, "categories", ()),
     "one category without a list": ({"categories": "ring"}, "categories", ("'ring'",)),
     "number as a category": ({"categories": ["ring", 3]}, "categories[1]", ("3",)),
@@ -69,7 +69,18 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "tiny picture": ({"model": {"name": "a", "max_pixels": 9}}, "model.max_pixels", ("784",)),
     "credentials as a name": ({"credentials": "archive"}, "credentials", ("'archive'",)),
     "a secret": ({"credentials": {"source": {"secret": "x"}}}, "credentials.source", ("string",)),
-    "unknown sink": ({"sinks": [{"kind": "yolo", "url": "a"}]}, "sinks[0]", ("'coco'", "'gallery'")),
+    "unknown sink": ({"sinks": [{"kind": "yolo", "url": "a"}]}, "sinks[0]", ("coco, gallery", "not 'yolo'")),
+    "mistyped field of a sink": (
+        {"sinks": [{"kind": "coco", "url": "a", "images_per_fil": 3}]},
+        "sinks[0].images_per_fil",
+        ("did you mean images_per_file?",),
+    ),
+    "mistyped field of a category": (
+        {"categories": [{"name": "a", "synonym": ["b"]}]},
+        "categories[0].synonym",
+        ("did you mean synonyms?",),
+    ),
+    "empty output": ({"output": ""}, "output", ("is empty",)),  # not the job file's own folder
     "sink without a kind": ({"sinks": [{"url": "a"}]}, "sinks[0]", ("kind",)),
     "pictures of the gallery": ({"sinks": [COCO, {"kind": "gallery", "url": "a", "pictures": 0}]}, "sinks[1]", ("1",)),
 }
@@ -93,6 +104,12 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     assert f"{field}: is required and missing" in refusal(path)
 
 
+def test_a_mistake_is_named_once_and_begins_with_its_field(tmp_path: Path) -> None:
+    for changes, field in (({"categories": [3]}, "categories[0]"), ({"categories": ["a, b"]}, "categories[0]")):
+        _, *lines = refusal(write_job(tmp_path, **changes)).splitlines()
+        assert [line.split(":")[0] for line in lines] == [f"  {field}"]
+
+
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
     message = refusal(write_job(tmp_path, shard_size=0, task="detect", colour="red"))
     assert all(f"\n  {field}: " in message for field in ("shard_size", "task", "colour"))
@@ -114,6 +131,12 @@ def test_what_is_no_job_file(tmp_path: Path, text: str, words: tuple[str, ...]) 
     path.write_text(text)
     message = refusal(path)
     assert all(word in message for word in words), message
+
+
+def test_another_encoding_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes("name: caf\xe9".encode("latin-1"))
+    assert "UTF-8" in refusal(path)
 
 
 def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:

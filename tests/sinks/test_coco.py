@@ -308,6 +308,22 @@ def test_a_push_that_dies_leaves_the_former_export_whole(monkeypatch: pytest.Mon
     assert all(len(read(store, f["file"])["images"]) == f["images"] for f in index["files"])
 
 
+def test_a_push_that_died_before_its_last_deletion_is_finished_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*arguments: Any) -> None:
+        raise BrokenStoreError
+
+    store = MemoryStore()
+    sink(store).push(two_dogs_and_a_cat())
+    with monkeypatch.context() as patched:
+        patched.setattr(obstore, "delete", die)
+        with pytest.raises(BrokenStoreError):
+            sink(store, images_per_file=2).push(two_dogs_and_a_cat())
+    assert {"instances.json", "instances.index.json"} <= set(everything(store))
+    report = sink(store, images_per_file=2).push(two_dogs_and_a_cat())
+    assert (report.added, report.changed, report.removed) == (0, 0, 1)
+    assert "instances.json" not in everything(store)
+
+
 @pytest.mark.parametrize(
     ("sources", "root", "key", "name"),
     [

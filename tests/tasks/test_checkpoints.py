@@ -44,7 +44,8 @@ def test_a_name_with_a_slash_that_is_no_folder_stays_a_hub_name(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoint", "./models/tiny", "/models/tiny", "../tiny", "a/b/c", "file:///models/tiny"]
+    "name",
+    ["checkpoint", "./models/tiny", "/models/tiny", "../tiny", "a/b/c", "a b/c", "a/b--c", "file:///models/tiny"],
 )
 def test_what_is_neither_a_folder_nor_a_hub_name_is_said(tmp_path: Path, hub_cache: Path, name: str) -> None:
     with pytest.raises(CheckpointUnavailable, match=r"^model\.name: there is no folder .*owner/name"):

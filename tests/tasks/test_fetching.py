@@ -1,4 +1,5 @@
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from sinks.dataset.records import ImageRecord
 from sinks.dataset.store import open_store
 from tasks.fetching import STORAGE_IS_DOWN_AFTER, FetchedImage, FetchSettings, fetch_images
 from tasks.listing import ListingSettings, SkipCounts, list_images
-from tasks.retrying import AccessDenied, StorageError, StorageUnavailable, TransientStorageError, Vanished
-from tasks.sources import ImageSource, Skip, Sources
+from tasks.retrying import AccessDenied, StorageError, StorageUnavailable, TooLarge, TransientStorageError, Vanished
+from tasks.sources import Enter, ImageSource, Skip, Sources, every_folder
 from tests.pictures import PICTURES, encode, jpeg, write_pictures
 
 LIMITS = ImageLimits()
@@ -155,6 +156,16 @@ def test_a_mistake_of_ours_is_raised():
     source = Scripted({"1": KeyError("ours")})
     with pytest.raises(KeyError):
         fetch(source.records(), source)
+
+
+def test_keys_that_no_source_can_ask_for_are_failed_rows():
+    obstore.put(open_store("memory://test-fetching-keys", None), "b.jpg", jpeg())
+    strange = [f"htp://host/{number}.jpg" for number in range(STORAGE_IS_DOWN_AFTER)]
+    strange += [f"memory://test-fetching-keys/a//{number}.jpg" for number in range(STORAGE_IS_DOWN_AFTER)]
+    keys = [*strange, "memory:///b.jpg", "memory://test-fetching-keys//b.jpg", "memory://test-fetching-keys/b.jpg"]
+    fetched = fetch([ImageRecord(key, "", 0, "list") for key in keys], Sources(None))
+    assert [image.status for image in fetched] == ["failed"] * (len(keys) - 1) + [None]
+    assert "Protocol not known" in str(fetched[0].error) and "cannot be addressed" in str(fetched[-2].error)
 
 
 def test_large_files_are_not_read():

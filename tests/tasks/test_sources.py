@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import os
 import threading
@@ -11,8 +12,18 @@ import pytest
 
 from sinks.dataset.records import ImageRecord
 from sinks.dataset.store import CredentialsError, open_store
-from tasks.retrying import AccessDenied, Changed, EmptySource, SourceError, TransientStorageError, Vanished
-from tasks.sources import Sources, open_source
+from tasks.listing import ListingSettings, SkipCounts, list_images
+from tasks.retrying import (
+    AccessDenied,
+    Changed,
+    EmptySource,
+    SourceError,
+    TooLarge,
+    TransientStorageError,
+    Unaddressable,
+    Vanished,
+)
+from tasks.sources import Sources, objects, open_source
 from tests.servers.seaweedfs import SeaweedFS
 
 # Bytewise order differs from that of folders' names where a name goes on with a character before the slash.
@@ -132,6 +143,25 @@ def test_a_folder_that_is_missing_or_empty_is_said(tmp_path: Path):
         listed(as_prefix(tmp_path))
 
 
+def test_a_folder_that_is_not_wanted_is_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fill(tmp_path, ["open/1.jpg", "open/lost+found/2.jpg", "lost+found/3.jpg"])
+    scandir = os.scandir
+
+    def refuse(folder: str):
+        if folder.endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match=r"access denied.*source\.exclude"):
+        listed(as_prefix(tmp_path))
+    skipped = SkipCounts()
+    settings = ListingSettings(prefixes=(as_prefix(tmp_path),), exclude=("lost+found/",))
+    records = list(list_images(settings, Sources(None), skipped))
+    assert [record.key for record in records] == [f"file://{tmp_path}/open/1.jpg"]
+    assert skipped == {"excluded folder": 2}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
 def test_a_closed_folder_ends_the_listing(tmp_path: Path):
     fill(tmp_path, ["open/1.jpg", "closed/2.jpg"])
@@ -244,6 +274,67 @@ def test_s3_objects_that_changed_or_went_are_not_read(named: SeaweedFS):
     assert source.read(ImageRecord(records[0].key, "", 0, ""))[0] == b"another content"
 
 
+class HostileBucket(http.server.BaseHTTPRequestHandler):
+    """Lists keys in S3's order that other servers do not even take."""
+
+    keys: tuple[str, ...] = ()
+
+    def do_GET(self) -> None:
+        listing = "".join(
+            f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>x</ETag><Size>{0 if key.endswith('/') else 3}</Size></Contents>"
+            for key in sorted(self.keys)
+        )
+        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listing}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HostileBucket]]:
+    """Its keys are to be set; listed as AWS's own S3 is, whose order is trusted."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), HostileBucket)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    options = {"ENDPOINT": f"http://127.0.0.1:{server.server_port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}
+    for name, value in options.items():
+        monkeypatch.setenv(f"PRELABEL_HOSTILE_{name}", value)
+    monkeypatch.setattr(objects, "_lists_in_order", lambda root, credentials: True)
+    yield HostileBucket
+    server.shutdown()
+    server.server_close()
+
+
+def test_folder_markers_are_no_images_and_no_disorder(hostile: type[HostileBucket]):
+    hostile.keys = ("2024-old/1.jpg", "2024/", "2024/1.jpg", "a-1.jpg", "a/", "b/", "b/1.jpg", "c", "c-1.jpg")
+    records, skipped = listed("s3://bucket", "hostile")
+    images = ["2024-old/1.jpg", "2024/1.jpg", "a-1.jpg", "b/1.jpg", "c", "c-1.jpg"]
+    assert [record.key for record in records] == [f"s3://bucket/{name}" for name in images]
+    assert skipped == {"folder marker": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("a//b.jpg", "empty path segment"),
+        ("a/../b.jpg", "illegal character sequence"),
+        ("a/\x7fb.jpg", "illegal character sequence"),
+        ("/z.jpg", "out of order"),
+    ],
+)
+def test_keys_that_cannot_be_addressed_end_the_listing_with_a_way_out(
+    hostile: type[HostileBucket], key: str, message: str
+):
+    hostile.keys = ("1.jpg", key, "a/c.jpg")
+    with pytest.raises(SourceError, match=rf"{message}.*folders beside them.*source\.key_list"):
+        listed("s3://bucket", "hostile")
+    with pytest.raises(Unaddressable):
+        Sources("hostile").read(ImageRecord(f"s3://bucket/{key}", "", 0, ""))
+
+
 def test_s3_without_bucket_prefix_or_permission_is_said(named: SeaweedFS, monkeypatch: pytest.MonkeyPatch):
     bucket = named.create_bucket("sources-refusing")
     _put_all(named.store(bucket), ["x/1.jpg"])
@@ -294,6 +385,8 @@ class Pages(http.server.SimpleHTTPRequestHandler):
             self.send_error(503)
         elif self.path.startswith("/tagged"):
             self._tagged()
+        elif self.path.startswith("/endless"):
+            self._endless()
         else:
             super().do_GET()
 
@@ -312,6 +405,13 @@ class Pages(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", "6")
         self.end_headers()
         self.wfile.write(b"tagged")
+
+    def _endless(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -358,6 +458,15 @@ def test_a_web_server_with_etags_and_without_head(web: str):
     assert source.read(ImageRecord(f"{web}/tagged.jpg", "v2", 6, web)) == (b"tagged", "v2")
     with pytest.raises(Changed):
         source.read(ImageRecord(f"{web}/tagged.jpg", "v1", 6, web))
+
+
+def test_what_has_more_bytes_than_asked_for_is_not_read(web: str, tmp_path: Path):
+    obstore.put(open_store("memory://test-sources-large", None), "a-1.jpg", b"a-1.jpg")
+    for prefix in (web, f"{web}/endless", f"file://{tmp_path}", f"local://{tmp_path}", "memory://test-sources-large"):
+        record = ImageRecord(f"{prefix}/a-1.jpg", "", 0, prefix)
+        with pytest.raises(TooLarge, match="more than the limit of 6"):
+            Sources(None).read(record, 6)
+    assert Sources(None).read(record, 7)[0] == b"a-1.jpg"
 
 
 def test_what_web_servers_refuse(web: str):

@@ -50,10 +50,18 @@ def test_urls_are_taken_literally(url: str, parts: tuple[str, str, str]) -> None
     assert split_url(url) == parts
 
 
-@pytest.mark.parametrize("url", ["labels", "ftp://host/x", "file://labels", "s3:///labels", "memory://name/path"])
+@pytest.mark.parametrize(
+    "url", ["labels", "ftp://host/x", "file://labels", "s3:///labels", "s3://bucket/a//b", "memory://name/path"]
+)
 def test_a_url_of_no_store_is_refused(url: str) -> None:
     with pytest.raises(StoreUrlError, match=url):
         open_store(url, None)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUrlError, match="cannot be made"):
+        open_store(f"file://{tmp_path}/file/labels", None, create=True)
 
 
 def test_a_missing_folder_is_made_only_on_request(tmp_path: Path) -> None:
