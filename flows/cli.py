@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
@@ -27,6 +26,7 @@ Exit codes:
 _QUIET = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # its first start migrates a database: over Prefect's own 20 s on a busy machine
     "DO_NOT_TRACK": "1",
 }
 
@@ -82,8 +82,9 @@ def _load(job_file: Path) -> "LabelJob":
 
 def _exit_code(reports: "Sequence[RunReport]") -> int:
     codes = {"done": DONE, "nothing": DONE, "held": HELD, "partial": PARTIAL}
-    pushed = all(push.error is None for report in reports for push in report.pushes)
-    return max(codes[report.outcome] for report in reports) or (DONE if pushed else FAULT)
+    if any(push.error for report in reports for push in report.pushes):
+        return FAULT  # before held and partial: those wait for somebody, this is broken
+    return max(codes[report.outcome] for report in reports)
 
 
 @main.command(epilog=_EXIT_CODES)
@@ -127,7 +128,7 @@ def plan(job_file: Path, limit: int | None, retry_failed: bool) -> int:
     return DONE
 
 
-@main.command()
+@main.command(epilog=_EXIT_CODES)
 @_job_argument
 @_command
 def status(job_file: Path) -> int:
@@ -140,7 +141,7 @@ def status(job_file: Path) -> int:
     return DONE
 
 
-@main.command()
+@main.command(epilog=_EXIT_CODES)
 @_job_argument
 @click.option(
     "--run", "run_id", metavar="RUN", help="Show this run alone instead of the current view of all promoted runs."
@@ -165,7 +166,7 @@ def report(job_file: Path, run_id: str | None, out: Path) -> int:
 
 _run_argument = click.argument("run_id", metavar="RUN")
 _why_option = click.option("--why", required=True, metavar="TEXT", help="The reason; it is recorded with the run.")
-_who_option = click.option("--who", default=getuser, metavar="NAME", help="Who decides.  [default: your user name]")
+_who_option = click.option("--who", metavar="NAME", help="Who decides.  [default: your user name]")
 
 
 @main.command(epilog=_EXIT_CODES)
@@ -174,7 +175,7 @@ _who_option = click.option("--who", default=getuser, metavar="NAME", help="Who d
 @_why_option
 @_who_option
 @_command
-def promote(job_file: Path, run_id: str, why: str, who: str) -> int:
+def promote(job_file: Path, run_id: str, why: str, who: str | None) -> int:
     """Let a held run's labels count after all, and push them to the job's sinks."""
     job = _load(job_file)
     from flows.spot_check import promote_run
@@ -191,7 +192,7 @@ def promote(job_file: Path, run_id: str, why: str, who: str) -> int:
 @_why_option
 @_who_option
 @_command
-def discard(job_file: Path, run_id: str, why: str, who: str) -> int:
+def discard(job_file: Path, run_id: str, why: str, who: str | None) -> int:
     """Give a held or unfinished run up: nobody sees its labels, the next run makes them anew."""
     job = _load(job_file)
     from flows.spot_check import discard_run

@@ -2,6 +2,8 @@
 
 import traceback
 
+from obstore.exceptions import BaseError as StoreError
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 from prefect.exceptions import TerminationSignal
 
 from flows.job import JobError
@@ -15,12 +17,12 @@ from sinks.dataset.ledger import UnknownRunError
 from sinks.dataset.parquet import DamagedFileError, SchemaVersionError
 from sinks.dataset.plans import LayoutVersionError, UnsafeStoreError
 from sinks.dataset.states import StateError
-from sinks.dataset.store import CredentialsError, StoreUrlError
+from sinks.dataset.store import CredentialsError, StoreConflictError, StoreUrlError
 from tasks.checkpoints import CheckpointUnavailable
 from tasks.draining import Drained
 from tasks.golden import GoldenSetError
 from tasks.key_lists import KeyListError
-from tasks.retrying import SourceError, StorageUnavailable
+from tasks.retrying import SourceError, StorageUnavailable, first_line
 
 FAULT, BAD_JOB, PARTIAL = 1, 2, 4
 
@@ -58,6 +60,13 @@ def explain_failure(error: BaseException) -> tuple[int, str]:
         return (
             FAULT,
             f"storage cannot be reached: {error}\nNothing was recorded for these images; the next run tries them again.",
+        )
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return BAD_JOB, f"the store of the output or of a sink refuses the credentials: {first_line(error)}"
+    if isinstance(error, StoreError | StoreConflictError):
+        return (
+            FAULT,
+            f"storage failed: {first_line(error)}\nWhat was committed is kept; the next run goes on from there.",
         )
     if isinstance(error, BrokenRecordError | DamagedFileError):
         return FAULT, f"the dataset is damaged: {error}"

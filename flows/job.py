@@ -11,7 +11,7 @@ from model.engines.base import EngineSettings, Sampling
 from model.prompts import DETECTION, POINTING, Prompt, build_prompts, training_phrase
 from model.taxonomy import Category, Taxonomy
 from sinks.coco import CocoSettings
-from sinks.dataset.store import absolute_url
+from sinks.dataset.store import StoreUrlError, absolute_url, split_url
 from sinks.gallery import GallerySettings
 from tasks.checking import GateSettings
 from tasks.checkpoints import ModelSettings
@@ -178,9 +178,25 @@ def load_job(path: Path) -> LabelJob:
             f"{path}: a job file is a mapping of fields (name, source, output, categories, model, …), this is {type(raw).__name__}"
         )
     try:
-        return LabelJob.model_validate(raw).located(path.resolve().parent)
+        job = LabelJob.model_validate(raw).located(path.resolve().parent)
     except ValidationError as error:
         raise JobError(f"{path} cannot be run:\n" + "\n".join(explain(error))) from error
+    if mistakes := _unusable_targets(job):
+        raise JobError(f"{path} cannot be run:\n" + "\n".join(mistakes))
+    return job
+
+
+def _unusable_targets(job: LabelJob) -> list[str]:
+    """A line for each URL that nothing can be written to, and for a sink in the output's place."""
+    lines = []
+    for field, url in (("output", job.output), *((f"sinks[{n}].url", sink.url) for n, sink in enumerate(job.sinks))):
+        try:
+            split_url(url)
+        except StoreUrlError as error:
+            lines.append(f"  {field}: {error}")
+        if field != "output" and url.rstrip("/") == job.output.rstrip("/"):
+            lines.append(f"  {field}: is the output itself; give the sink a folder of its own")
+    return lines
 
 
 def explain(error: ValidationError) -> list[str]:

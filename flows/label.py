@@ -11,7 +11,7 @@ from flows.publish import publish
 from sinks.dataset.ledger import Ledger
 from sinks.dataset.reading import current_view
 from sinks.dataset.records import Plan, RunState
-from sinks.dataset.states import PROMOTED
+from sinks.dataset.states import DISCARDED, HELD, PLANNED
 from tasks.checking import UNCHECKED, held_runs, judge_staged_runs, run_counts, scores_of
 from tasks.committing import stage_run
 from tasks.draining import Drained, drain_on_signals, until_stopped
@@ -65,6 +65,9 @@ def _label_new(
         return RunReport("partial", "stopped while listing: nothing was planned, nothing is lost", job.output)
     if outcome.plan is None:
         return _nothing_to_do(job, ledger, outcome.counts, skipped)
+    if not outcome.created and ledger.state_of(outcome.plan.run_id) != PLANNED:
+        # another process's plan took the slot and is finished already: what it did not hold is planned now
+        return _label_new(job, ledger, question, limit, retry_failed, stop)
     report = _finish(job, ledger, outcome.plan, limit)
     return replace(report, planned=outcome.counts if outcome.created else None, skipped=dict(skipped))
 
@@ -79,12 +82,15 @@ def _finish(job: LabelJob, ledger: Ledger, plan: Plan, limit: int | None) -> Run
         why = "stopped" if labelled.drained else "the limit is reached"
         sentence = f"{why} with {left} of {plan.shards} shards left; run the same command again to go on"
         return replace(report, sentence=sentence, counts=add_counts(ledger.markers(plan)))
-    counts = stage_run(ledger, plan, labelled.images_per_second)
+    stage_run(ledger, plan, labelled.images_per_second)
     judge_staged_runs(ledger, plan.fingerprint, job.gates)
     states = ledger.states()
     judged = next(state for state in reversed(states) if state.run_id == plan.run_id)
-    report = replace(report, counts=counts, scores=scores_of(states, plan.run_id))
-    if judged.state != PROMOTED:
+    report = replace(report, counts=run_counts(ledger, plan.run_id), scores=scores_of(states, plan.run_id))
+    if judged.state == DISCARDED:
+        sentence = f"run {plan.run_id} was discarded by {judged.who} meanwhile: {judged.why}. Run the same command again to label its images anew"
+        return replace(report, sentence=sentence)
+    if judged.state == HELD:
         return replace(report, outcome="held", sentence=f"{judged.why}. {_decision(plan.run_id)}")
     sentence = UNCHECKED if judged.why == UNCHECKED else f"promoted: {judged.why}"
     return replace(report, outcome="done", sentence=sentence, pushes=publish(job))
@@ -102,6 +108,10 @@ def _decision(run_id: str) -> str:
 
 def _nothing_to_do(job: LabelJob, ledger: Ledger, counts: PlanCounts, skipped: SkipCounts) -> RunReport:
     """Still publishes: a push that failed last time, or a sink that is new in the job, is made good."""
-    sentence = f"nothing to do: all {counts.listed:,} images are labelled already"
+    if not counts.listed:
+        sentence = "nothing to do: no image was found under source; what was skipped is listed below"
+    else:
+        unreadable = f", {counts.unreadable:,} of them unreadable" if counts.unreadable else ""
+        sentence = f"nothing to do: all {counts.listed:,} images are done already{unreadable}"
     pushes = publish(job) if current_view(ledger).runs else ()
     return RunReport("nothing", sentence, job.output, planned=counts, skipped=dict(skipped), pushes=pushes)

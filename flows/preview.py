@@ -42,12 +42,14 @@ def preview_run(job: LabelJob, *, limit: int | None, retry_failed: bool) -> Prev
 
 def run_statuses(job: LabelJob) -> list[RunStatus]:
     """Every run of the job's output, oldest first, whatever job made it."""
-    fingerprint = job.question().generation
     ledger = Ledger.open(job.output, job.credentials.output)
+    if not (plans := ledger.plans()):
+        return []
+    fingerprint = job.question().generation
     latest = {state.run_id: state for state in ledger.states()}
     finished = {state.run_id for state in ledger.states() if state.state == STAGED}
     statuses = []
-    for plan in ledger.plans():
+    for plan in plans:
         state = latest.get(plan.run_id)
         statuses.append(
             RunStatus(

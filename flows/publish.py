@@ -9,6 +9,7 @@ from sinks.dataset.ledger import Ledger
 from sinks.dataset.reading import View, current_view
 from sinks.gallery import JobFacts
 from tasks.publishing import Push, describe_view, image_loader, push_task, write_gallery
+from tasks.retrying import first_line
 
 
 class NothingPromotedError(ValueError):
@@ -24,8 +25,9 @@ def publish(job: LabelJob) -> tuple[Push, ...]:
     for sink in job.sinks:
         state = push_task(sink, job.credentials.output, view, facts, load, return_state=True)
         result = state.result(raise_on_failure=False)
-        failed = Push(sink.kind, "failed", error=f"{type(result).__name__}: {result}")
-        pushes.append(result if isinstance(result, Push) else failed)
+        if not isinstance(result, Push):
+            result = Push(sink.kind, "failed", error=f"{type(result).__name__}: {first_line(result)}")
+        pushes.append(result)
     return tuple(pushes)
 
 

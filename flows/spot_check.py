@@ -3,7 +3,7 @@
 from flows.job import LabelJob
 from flows.publish import publish
 from sinks.dataset.ledger import Ledger
-from sinks.dataset.states import DISCARDED, HELD, PROMOTED
+from sinks.dataset.states import DISCARDED, HELD, PROMOTED, user_name
 from tasks.checking import judge_again, read_checks, run_counts, scores_of
 from tasks.golden import read_golden_sets
 from tasks.reporting import CheckReport, RunReport
@@ -13,22 +13,22 @@ class NothingToCheckError(ValueError):
     """There is no run, no golden set or no golden image's answer to judge; the message says which."""
 
 
-def promote_run(job: LabelJob, run_id: str, *, who: str, why: str) -> RunReport:
+def promote_run(job: LabelJob, run_id: str, *, who: str | None, why: str) -> RunReport:
     """Makes a held run count, and pushes what readers see now to the job's sinks. Raises UnknownRunError, StateError.
 
     A run that is promoted already stays as it is; the sinks are pushed all the same.
     """
     ledger = Ledger.open(job.output, job.credentials.output)
-    state = ledger.append_state(run_id, PROMOTED, who, why)
+    state = ledger.append_state(run_id, PROMOTED, who or user_name(), why)
     sentence = f"run {run_id} was promoted by {state.who}: {state.why}"
     counts, scores = run_counts(ledger, run_id), scores_of(ledger.states(), run_id)
     return RunReport("done", sentence, job.output, run_id, counts=counts, scores=scores, pushes=publish(job))
 
 
-def discard_run(job: LabelJob, run_id: str, *, who: str, why: str) -> RunReport:
+def discard_run(job: LabelJob, run_id: str, *, who: str | None, why: str) -> RunReport:
     """Gives a held or unfinished run up: readers never see it, the next run labels its images again. Raises UnknownRunError, StateError."""
     ledger = Ledger.open(job.output, job.credentials.output)
-    state = ledger.append_state(run_id, DISCARDED, who, why)
+    state = ledger.append_state(run_id, DISCARDED, who or user_name(), why)
     sentence = f"run {run_id} was discarded by {state.who}: {state.why}. The next run labels its images again"
     return RunReport("done", sentence, job.output, run_id)
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from getpass import getuser
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ from model.checks import CategoryScore, GoldenKey, KnownAnswer, Scores, match_ag
 from sinks.dataset.ledger import Ledger
 from sinks.dataset.parquet import read_rows
 from sinks.dataset.records import Plan, RunState
-from sinks.dataset.states import HELD, PROMOTED, STAGED, StateError
+from sinks.dataset.states import HELD, PROMOTED, STAGED, StateError, user_name
 
 OVERALL = "overall"
 UNCHECKED = "promoted unchecked: the job names no golden set, so nobody knows how good these labels are"
@@ -84,7 +83,7 @@ def judge_staged_runs(ledger: Ledger, fingerprint: str, gates: GateSettings) -> 
         verdict = judge(read_checks(ledger, plan.run_id), run_counts(ledger, plan.run_id), own)
         details = {} if verdict.scores is None else {"scores": asdict(verdict.scores)}
         try:
-            ledger.append_state(plan.run_id, verdict.state, getuser(), verdict.why, details)
+            ledger.append_state(plan.run_id, verdict.state, user_name(), verdict.why, details)
         except StateError:
             if ledger.state_of(plan.run_id) == STAGED:  # else somebody else has judged it meanwhile, and that stands
                 raise
@@ -166,7 +165,7 @@ def _count_fails(counts: Mapping[str, int], gates: GateSettings) -> list[str]:
     fails = []
     if gates.max_unreadable is not None and lost > gates.max_unreadable * (lost + answered):
         fails.append(
-            f"{lost:,} of {lost + answered:,} images could not be read, more than {gates.max_unreadable:.2%} of them"
+            f"{lost:,} of {lost + answered:,} answers are missing (unreadable or failed images), more than {gates.max_unreadable:.2%} of them"
         )
     if gates.max_truncated is not None and truncated > gates.max_truncated * answered:
         fails.append(f"{truncated:,} of {answered:,} answers were cut, more than {gates.max_truncated:.2%} of them")

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from getpass import getuser
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -18,6 +18,7 @@ from model.prompts import Prompt
 from model.rows import ImageFacts, Origin, annotation_rows, image_id, image_rows, unlabelled_image_rows
 from sinks.dataset.ledger import Ledger
 from sinks.dataset.records import Plan
+from sinks.dataset.states import user_name
 from tasks.fetching import FetchedImage
 from tasks.labelling import LabelledShard
 from tasks.preparing import Question
@@ -119,22 +120,24 @@ def commit_task(writer: ShardWriter, labelled: LabelledShard) -> bool:
 
 
 def shard_counts(tables: Mapping[str, pa.Table]) -> dict[str, int]:
-    """What a marker says of its shard: images (rows of images and prompts), each status, annotations, and category:<name> for the shapes of each category."""
+    """What a marker says of its shard: images, answers (an image and prompt each), the answers of each status, annotations, and category:<name> for the shapes of each category."""
     statuses = Counter(tables["images"]["status"].to_pylist())
     categories = Counter(tables["annotations"]["category"].to_pylist())
-    counts = {"images": tables["images"].num_rows, "annotations": tables["annotations"].num_rows}
+    counts = {
+        "images": pc.count_distinct(tables["images"]["image_key"]).as_py(),
+        "answers": tables["images"].num_rows,
+        "annotations": tables["annotations"].num_rows,
+    }
     counts |= {status: statuses[status] for status in (OK, TRUNCATED, MALFORMED, UNREADABLE, FAILED)}
     return counts | {
         f"{CATEGORY}{name or '(not asked for)'}": count for name, count in sorted(categories.items(), key=str)
     }
 
 
-def stage_run(ledger: Ledger, plan: Plan, images_per_second: float | None) -> dict[str, int]:
-    """Closes a plan that has no shard left and returns the counts of its run. images_per_second: of the invocation that finished it."""
+def stage_run(ledger: Ledger, plan: Plan, images_per_second: float | None) -> None:
+    """Closes a plan that has no shard left, unless somebody else has. images_per_second: of the invocation that finished it."""
     speed: dict[str, Any] = {} if images_per_second is None else {"images_per_second": round(images_per_second, 2)}
-    staged = ledger.stage_run(plan, who=getuser(), why=f"all {plan.shards} shards are committed", details=speed)
-    counts: Any = staged.details["counts"]
-    return dict(counts)
+    ledger.stage_run(plan, who=user_name(), why=f"all {plan.shards} shards are committed", details=speed)
 
 
 def _answer(image: FetchedImage, prompt: Prompt, generation: Generation) -> Answer:

@@ -135,6 +135,7 @@ def image_loader(credentials: str | None, max_pixels: int) -> LoadImage:
 
 def write_gallery(page: Path, view: View, facts: JobFacts, load_image: LoadImage) -> None:
     """The gallery of a view in a file of that name, instead of at a sink's url."""
+    page.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prelabel-report-") as folder:
         store = open_store(f"file://{folder}", None)
         checks = read_checks(view.ledger, facts.run_id)

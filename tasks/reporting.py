@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from model.annotations import FAILED, MALFORMED, OK, TRUNCATED, UNREADABLE
@@ -105,9 +104,9 @@ def print_summary(report: RunReport) -> None:
     if report.run_id:
         table.add_row("run", report.run_id)
     for name, text in _planned_rows(report.planned, report.skipped):
-        table.add_row(name, escape(text))
+        table.add_row(name, text)
     for name, text in _count_rows(report.counts):
-        table.add_row(name, escape(text))
+        table.add_row(name, text)
     if report.images and report.seconds:
         table.add_row(
             "speed", f"{report.images / report.seconds:.1f} images/s over {report.seconds:.1f} s ({report.engine})"
@@ -148,9 +147,9 @@ def print_preview(preview: Preview) -> None:
     if preview.licence:
         table.add_row("licence", preview.licence)
     for prompt in preview.prompts:
-        table.add_row("asks", escape(prompt))
+        table.add_row("asks", prompt)
     for name, text in _planned_rows(preview.planned, preview.skipped):
-        table.add_row(name, escape(text))
+        table.add_row(name, text)
     if preview.unfinished:
         table.add_row(
             "first",
@@ -227,7 +226,7 @@ def print_scores(console: Console, scores: Scores, unmapped: Sequence[str] = ())
         counts = (category.truths, category.predictions, category.hits)
         wrong = (category.wrong_nones, category.hallucinated, category.duplicates)
         table.add_row(
-            escape(category.name),
+            category.name,
             f"{category.images:,}",
             _ratio(category.f1),
             _range(category.interval),
@@ -277,6 +276,7 @@ def _count_rows(counts: Mapping[str, int]) -> list[tuple[str, str]]:
         if counts.get(status)
     )
     categories = {name.removeprefix(CATEGORY): count for name, count in counts.items() if name.startswith(CATEGORY)}
-    rows = [("images", f"{counts['images']:,}: {statuses}"), ("shapes", f"{counts['annotations']:,}")]
+    several = f" in {counts['answers']:,} answers" if counts["answers"] != counts["images"] else ""
+    rows = [("images", f"{counts['images']:,}{several}: {statuses}"), ("shapes", f"{counts['annotations']:,}")]
     most_first = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
     return rows + [("", f"{count:>7,}  {name}") for name, count in most_first]

@@ -43,9 +43,7 @@ class CocoSettings(BaseModel):
 
     kind: Literal["coco"] = "coco"
     url: str = Field(description="folder or prefix the files are written under")
-    credentials: str | None = Field(
-        None, description="name of the credentials for url; null: the provider's default chain"
-    )
+    credentials: str | None = Field(None, description="name of the credentials for url; null: those of the output")
     images_per_file: int = Field(50_000, ge=1, description="more images than this make several files and an index")
 
 

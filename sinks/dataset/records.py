@@ -59,7 +59,9 @@ class Marker:
     shard: str
     attempt: str
     files: tuple[FileEntry, ...]
-    counts: dict[str, int]  # images, ok, truncated, malformed, unreadable, failed, annotations, category:<name> …
+    counts: dict[
+        str, int
+    ]  # images, answers (image × prompt), of these ok, truncated, malformed, unreadable, failed; annotations, category:<name> …
     abandoned: bool = False
     why: str = ""  # of an abandoned shard
 

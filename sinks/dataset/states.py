@@ -1,10 +1,12 @@
 """The output's log of run states: append-only, one numbered record each, so that all writers see one order. Knows nothing of plans and shards."""
 
+import os
 import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from getpass import getuser
 
 from obstore.store import ObjectStore
 
@@ -22,6 +24,14 @@ _FOLLOWERS: dict[str, tuple[str, ...]] = {
     PROMOTED: (),
     DISCARDED: (),
 }
+
+
+def user_name() -> str:
+    """Who a state is recorded for where nobody else is named: the user, by number where it has no name, as in many containers."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 class StateError(ValueError):

@@ -72,9 +72,7 @@ class GallerySettings(BaseModel):
 
     kind: Literal["gallery"] = "gallery"
     url: str = Field(description=f"folder or prefix {PAGE} is written under")
-    credentials: str | None = Field(
-        None, description="name of the credentials for url; null: the provider's default chain"
-    )
+    credentials: str | None = Field(None, description="name of the credentials for url; null: those of the output")
     pictures: int = Field(120, ge=1, le=2000, description="pictures on the page")
     thumbnail_px: int = Field(
         400, ge=64, le=2048, description="longest side of a picture; smaller images stay as they are"
@@ -189,7 +187,13 @@ class GallerySink:
 
     def _render(self, view: LabelledImages, selection: Selection) -> str:
         counts = selection.counts
-        names = dict.fromkeys((*self._facts.categories, *sorted(counts.categories.keys() - {UNASKED})))
+        said = {
+            shape["category"]
+            for side in ("predicted", "truths")
+            for row in self._checks[side].to_pylist()
+            for shape in row
+        }
+        names = dict.fromkeys((*self._facts.categories, *sorted((counts.categories.keys() | said) - {UNASKED, None})))
         styles = {name: 1 + place % STYLES for place, name in enumerate(names)}
         pictures = self._pictures(view, {*selection.emptiest, *selection.least_certain, *selection.sample}, styles)
         nouns = _NOUNS.get(self._facts.task, ("shape", "shapes"))

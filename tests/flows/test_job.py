@@ -236,3 +236,17 @@ def test_phrases_are_rewritten_as_in_training_when_asked_for(tmp_path: Path) -> 
         "cup, mug",
         "tin",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"output": "ftp://host/labels"}, "output: ftp://host/labels"),
+        ({"sinks": [{"kind": "coco", "url": "ftp://host/coco"}]}, "sinks[0].url: ftp://host/coco"),
+        ({"output": "labels", "sinks": [{"kind": "coco", "url": "labels/"}]}, "sinks[0].url: is the output itself"),
+    ],
+)
+def test_what_nothing_can_be_written_to_is_said_before_anything_is_fetched(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(write_job(tmp_path, **changes))

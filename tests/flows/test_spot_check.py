@@ -11,15 +11,18 @@ import pytest
 from click.testing import CliRunner, Result
 from prefect.testing.utilities import prefect_test_harness
 
+from flows import label
 from flows.cli import main
-from flows.job import JobError
+from flows.job import JobError, LabelJob
 from flows.label import prelabel
+from flows.label_shards import ShardsReport
 from flows.spot_check import NothingToCheckError, check_run, discard_run, promote_run
 from sinks.dataset.ledger import Ledger, UnknownRunError
 from sinks.dataset.reading import current_view
 from sinks.dataset.states import StateError
 from tasks.checking import read_checks
 from tasks.golden import GoldenSetError
+from tasks.planning import PlanCounts, PlanOutcome, plan_run
 from tests.datasets import answers
 from tests.flows.jobs import CHECKPOINT, draw_scenes, make_job, write_job
 
@@ -83,7 +86,7 @@ def test_from_held_to_promoted(tmp_path: Path) -> None:
 
     second = invoke("run", path)  # nothing is new, but something waits
     assert second.exit_code == 3, second.output
-    assert "nothing to do" in second.output
+    assert "Nothing to do" in second.output
     assert f"5 images wait in held run {plan.run_id}" in second.output.replace("\n", " ")
     assert len(ledger.plans()) == 1
 
@@ -115,7 +118,7 @@ def test_what_is_discarded_is_labelled_again_and_what_is_new_meanwhile_on_its_ow
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no picture")
     (held,) = prelabel(make_job(tmp_path, golden=GOLDEN, gates=gates))
     assert held.outcome == "held" and held.run_id
-    assert "1 of 4 images could not be read" in held.sentence
+    assert "1 of 4 answers are missing" in held.sentence
 
     (tmp_path / "images" / "broken.jpg").unlink()
     draw_scenes(tmp_path / "images", range(4))
@@ -215,3 +218,42 @@ def test_runs_that_are_not_there(tmp_path: Path) -> None:
     for call in (promote_run, discard_run):
         with pytest.raises(UnknownRunError):
             call(job, "20260101-000000-abcdef", who="ada", why="a try")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_a_run_discarded_while_it_is_labelled_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_scenes(tmp_path / "images", range(2))
+    job = make_job(tmp_path)
+
+    def discard_meanwhile(job: LabelJob, run_id: str, limit: int | None) -> ShardsReport:
+        discard_run(job, run_id, who="ada", why="the wrong job")
+        return ShardsReport(0, 0, False, "none", 0.0)
+
+    monkeypatch.setattr(label, "label_shards", discard_meanwhile)
+    (report,) = prelabel(job)
+    assert report.outcome == "partial"
+    assert "discarded by ada meanwhile: the wrong job" in report.sentence
+    monkeypatch.undo()
+    (again,) = prelabel(job)
+    assert (again.outcome, again.counts["images"]) == ("done", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_a_plan_that_another_process_finished_first_is_followed_by_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_scenes(tmp_path / "images", range(2))
+    job = make_job(tmp_path)
+
+    def be_overtaken(*args: Any, **kwargs: Any) -> PlanOutcome:
+        monkeypatch.setattr(label, "plan_run", plan_run)
+        (first,) = prelabel(job)  # the other process: all it finds is labelled before this one has its plan
+        draw_scenes(tmp_path / "images", range(3))
+        ledger = Ledger.open(job.output, None)
+        return PlanOutcome(ledger.plan(str(first.run_id)), False, PlanCounts())
+
+    monkeypatch.setattr(label, "plan_run", be_overtaken)
+    (report,) = prelabel(job)
+    assert (report.outcome, report.counts["images"]) == ("done", 1)

@@ -41,7 +41,10 @@ GATES: dict[str, tuple[dict[str, Any], tuple[str, ...] | None]] = {
     "category missed": ({"min_f1": {"overall": 0.1, "dog": 0.6}}, ("F1 of dog is 0.500",)),
     "category never shown": ({"min_f1": {"horse": 0.1}}, ("no F1 of horse",)),
     "unreadable allowed": ({"max_unreadable": 0.05}, None),
-    "too many unreadable": ({"max_unreadable": 0.04}, ("5 of 100 images could not be read, more than 4.00%",)),
+    "too many unreadable": (
+        {"max_unreadable": 0.04},
+        ("5 of 100 answers are missing (unreadable or failed images), more than 4.00%",),
+    ),
     "truncated allowed": ({"max_truncated": 0.05}, None),
     "too many truncated": ({"max_truncated": 0.01}, ("4 of 95 answers were cut",)),
     "two at once": ({"min_f1": 0.9, "max_truncated": 0}, ("F1 is 0.667", "; 4 of 95")),
