@@ -46,7 +46,21 @@ def main() -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    _make_prefect_home()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until there is something to drain
+
+
+def _make_prefect_home() -> None:
+    """Prefect's embedded server makes no parent folders, and where it cannot start it is waited for until the time is up, without a reason."""
+    folder = Path(os.environ.get("PREFECT_HOME") or Path(os.environ.get("HOME", "/")) / ".prefect").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        click.echo(
+            f"Prefect keeps its history in {folder}, which cannot be made ({error.strerror}): set PREFECT_HOME to a folder that can be written to",
+            err=True,
+        )
+        sys.exit(BAD_JOB)
 
 
 def _command(function: Callable[P, int]) -> Callable[P, NoReturn]:

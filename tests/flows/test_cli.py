@@ -169,7 +169,7 @@ def test_nothing_to_do_is_done_without_an_engine(labelled: Path, tmp_path: Path)
     assert "nothing to label" in refused.stderr  # or this test would say nothing
     result = prelabel("run", labelled, env=env)
     assert result.returncode == DONE, result.stderr
-    assert "all 5 images are labelled already" in result.stdout
+    assert "all 5 images are done already, 1 of them unreadable" in result.stdout
 
 
 def test_what_is_there_is_shown(labelled: Path, tmp_path: Path) -> None:
@@ -194,3 +194,11 @@ def test_an_engine_that_cannot_start_is_a_fault_and_a_pilot_of_what_it_left_is_p
     assert "1 of 4 shards left" in result.stdout
     result = invoke("run", job)
     assert result.exit_code == DONE, result.output
+
+
+def test_a_home_that_cannot_be_made_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
+    result = CliRunner().invoke(main, ["status", "job.yaml"])
+    assert result.exit_code == 2
+    assert "set PREFECT_HOME to a folder that can be written to" in result.output

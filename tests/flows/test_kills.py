@@ -137,7 +137,7 @@ def test_killed_ten_times_and_run_again_it_ends_as_if_undisturbed(site: Site) ->
     assert drafts(output) == []
 
     again = prelabel("run", job, env=site.env)
-    assert (again.returncode, "labelled already" in again.stdout) == (0, True), again.stderr
+    assert (again.returncode, "are done already" in again.stdout) == (0, True), again.stderr
 
 
 def stored(ledger: Ledger) -> list[str]:
